@@ -1,0 +1,282 @@
+//! `FleetPlugin`: one more thing that the operator reads on every selected server.
+
+use super::{ollama_server::LocalRef, quantity::Quantity};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
+use kube::{CustomResource, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What extends the operator: an HTTP endpoint that is read on every selected server of the same namespace.
+#[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[kube(
+    group = "ollama-fleet.io",
+    version = "v1alpha1",
+    kind = "FleetPlugin",
+    plural = "fleetplugins",
+    shortname = "fplug",
+    category = "ollama-fleet",
+    namespaced,
+    status = "FleetPluginStatus",
+    doc = "Extends the fleet: an Agent plugin is an HTTP endpoint that the operator reads on every selected server of the same namespace, beside its own poll.",
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
+    printcolumn(name = "Version", type_ = "string", json_path = ".status.installedVersion"),
+    printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
+    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
+    printcolumn(name = "Servers", type_ = "string", json_path = ".status.servers.summary", description = "Servers where it works, of those where it is asked"),
+    printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.agent.endpoint"),
+    printcolumn(name = "Port", type_ = "integer", json_path = ".spec.agent.defaultPort"),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
+)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = Rule::new("self.type != 'Agent' || has(self.agent)").message("type Agent needs spec.agent: write at least agent: {defaultPort: 9100, endpoint: /metrics}"),
+    validation = Rule::new("self.type != 'Agent' || has(self.version)").message("type Agent needs spec.version, a semantic version such as 1.0.0"),
+)]
+pub struct FleetPluginSpec {
+    /// `Agent`: an HTTP endpoint on each server. Cannot be changed later.
+    #[serde(rename = "type")]
+    #[x_kube(validation = Rule::new("self == oldSelf").message("type cannot be changed; delete the FleetPlugin and create it anew"))]
+    pub type_: PluginType,
+
+    /// Version of the plugin, a semantic version. Example: `1.0.0`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 5, max = 64))]
+    #[x_kube(validation = Rule::new("self.matches('^(0|[1-9][0-9]*)[.](0|[1-9][0-9]*)[.](0|[1-9][0-9]*)(-((0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)([.](0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*))*))?([+][0-9A-Za-z-]+([.][0-9A-Za-z-]+)*)?$')").message("version must be a semantic version: three numbers and an optional suffix, for example 1.0.0 or 1.2.0-rc.1"))]
+    pub version: Option<String>,
+
+    /// What it does, in a sentence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub description: Option<String>,
+
+    /// Who wrote it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<Author>,
+
+    /// Words to find it by. Example: `[gpu, temperature]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub keywords: Vec<String>,
+
+    /// What it offers, as free words. Example: `[machine-readings]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 64)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub provides: Vec<String>,
+
+    /// The servers of this namespace that it is for, by their labels; absent or empty: all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_selector: Option<LabelSelector>,
+
+    /// `true`: it is asked nowhere. Default: `false`.
+    #[serde(default)]
+    pub suspend: bool,
+
+    /// How to read the endpoint; required for type Agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Agent>,
+}
+
+/// What kind of plugin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum PluginType {
+    Agent,
+}
+
+/// Who wrote a plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Author {
+    /// Name of the person or group.
+    #[schemars(length(min = 1, max = 128))]
+    pub name: String,
+    /// Where to write to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 254))]
+    pub email: Option<String>,
+    /// Where to read more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub url: Option<String>,
+}
+
+/// An HTTP endpoint on each selected server, and what of its answer is kept.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+#[x_kube(validation = Rule::new("!has(self.values) || self.values.all(v, self.values.filter(w, w.name == v.name).size() == 1)").message("two values have the same name; names must be unique within a plugin"))]
+pub struct Agent {
+    /// Port that the agent listens on, 1 to 65535, where the server does not say otherwise in pluginPorts. Example: `9100`.
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 65535").message("defaultPort must be between 1 and 65535; to turn a plugin off on one server set pluginPorts.<configKey>: 0 there"))]
+    pub default_port: i32,
+
+    /// Path that is read, starting with `/`. Example: `/metrics`.
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = Rule::new("self.matches('^/[^ #\\\\x00-\\\\x1f\\\\x7f]*$')").message("endpoint must be a path that starts with /, without spaces or a fragment, for example /metrics"))]
+    pub endpoint: String,
+
+    /// Name under which a server overrides the port, in its pluginPorts; unique in the namespace. Example: `metricsPort`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z][A-Za-z0-9]{0,62}$')").message("configKey must be lowerCamelCase, at most 63 letters and digits, for example metricsPort"))]
+    pub config_key: Option<String>,
+
+    /// `http` or `https`. Default: `http`.
+    #[serde(default)]
+    pub scheme: AgentScheme,
+
+    /// How the answer is read. `Auto` and `JSON` read JSON. Default: `Auto`.
+    #[serde(default)]
+    pub format: AgentFormat,
+
+    /// Time between two readings, rounded up to a multiple of the server's own interval; absent: every poll.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 24))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,5}(ms|s|m|h)){1,3}$') && duration(self) >= duration('1s') && duration(self) <= duration('24h')").message("interval must be a duration between 1s and 24h, for example 30s"))]
+    pub interval: Option<String>,
+
+    /// Time that one reading may take in all. Default: `3s`. At most 80% of the server's interval is used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 24))]
+    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,5}(ms|s|m|h)){1,3}$') && duration(self) >= duration('100ms') && duration(self) <= duration('1m')").message("timeout must be a duration between 100ms and 1m, for example 3s"))]
+    pub timeout: Option<String>,
+
+    /// A Secret of this namespace with credentials for the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<LocalRef>,
+
+    /// A Secret of this namespace with certificates for the agent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert_secret_ref: Option<LocalRef>,
+
+    /// What of the answer is kept; absent or empty: its numbers and booleans, at most 32, in stable order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    pub values: Vec<Value>,
+}
+
+/// The transport of an agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AgentScheme {
+    #[default]
+    Http,
+    Https,
+}
+
+/// How an agent's answer is read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum AgentFormat {
+    #[default]
+    Auto,
+    #[serde(rename = "JSON")]
+    Json,
+}
+
+/// One value taken from an agent's answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Value {
+    /// Name of the value in status and metrics, lowerCamelCase. Example: `gpuTemperature`.
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self.matches('^[a-z][A-Za-z0-9]{0,62}$')").message("the name of a value must be lowerCamelCase, at most 63 letters and digits, for example gpuTemperature"))]
+    pub name: String,
+
+    /// `Integer` (numbers are multiplied, then rounded half away from zero), `Boolean`, `Time` (RFC 3339, or seconds
+    /// since 1970) or `Hostname`. Default: `Integer`.
+    #[serde(default, rename = "type")]
+    pub type_: ValueType,
+
+    /// RFC 9535 JSONPath expressions; the first that matches anything counts. Example: `["$.temperatures.gpu"]`.
+    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[x_kube(validation = Rule::new("self.all(path, path.startsWith('$'))").message("a JSON path starts with $, for example $.temperatures.gpu"))]
+    pub json_paths: Vec<String>,
+
+    /// What becomes of several matches of one path: `First`, `Sum`, `Max` or `Min`. Default: `First`.
+    #[serde(default)]
+    pub reduce: Reduce,
+
+    /// Factor for numbers, as a quantity: `1Mi` turns MiB into bytes, `100m` is 0.1. Default: `1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("type(self) == int ? self > 0 : (isQuantity(self) && quantity(self).isGreaterThan(quantity('0')))").message("multiplier must be a quantity above 0, for example 1Mi, 1000 or 100m"))]
+    pub multiplier: Option<Quantity>,
+
+    /// The field of status.machine that this value fills. Example: `gpuTemperatureCelsius`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reading: Option<Reading>,
+}
+
+/// The type of a value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum ValueType {
+    #[default]
+    Integer,
+    Boolean,
+    Time,
+    Hostname,
+}
+
+/// What becomes of several matches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Reduce {
+    #[default]
+    First,
+    Sum,
+    Max,
+    Min,
+}
+
+/// A field of `status.machine`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Reading {
+    Hostname,
+    BootTime,
+    CpuPercent,
+    GpuPercent,
+    CpuTemperatureCelsius,
+    GpuTemperatureCelsius,
+    MemoryTotal,
+    MemoryAvailable,
+    DiskTotal,
+    DiskUsed,
+    DiskUsedPercent,
+}
+
+/// What the operator made of the plugin.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct FleetPluginStatus {
+    /// `Active`; `Inactive`: suspended; `Error`: not accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub state: Option<String>,
+    /// The generation of the spec that this status is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// The version that is in use.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub installed_version: Option<String>,
+    /// How it fares on the servers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub servers: Option<ServerCounts>,
+    /// `Accepted`: the spec is usable. `Ready`: accepted, and no server matched or at least one healthy.
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// On how many servers a plugin works.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ServerCounts {
+    /// Servers that the selector matches.
+    pub matched: i32,
+    /// Of those, where it answers as it should.
+    pub healthy: i32,
+    /// Of those, where it does not.
+    pub failing: i32,
+    /// Of those, where its port is 0.
+    pub disabled: i32,
+    /// Healthy of those that are asked. Example: `3/4`.
+    #[schemars(length(max = 24))]
+    pub summary: String,
+}

@@ -1,0 +1,4 @@
+//! Ollama Fleet Operator.
+
+pub mod api;
+pub mod args;
