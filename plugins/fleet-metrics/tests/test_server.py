@@ -105,13 +105,15 @@ class Clients(ServerTest):
         for tool in ("nvidia-smi", "last", "journalctl"):
             self.stub(tool, "/bin/sleep 30\n")
         self.serve(ready=0)
-        slowest = 0
+        times = []
         for _ in range(20):
             began = time.monotonic()
             self.assertEqual(self.request()[0].status, 200)
-            slowest = max(slowest, time.monotonic() - began)
-        # 50 ms is the promise; three times that for a busy machine.
-        self.assertLess(slowest, 0.15)
+            times.append(time.monotonic() - began)
+        # The promise is 50 ms. The slowest has leave to wait for a processor that is busy
+        # elsewhere, but not for a tool.
+        self.assertLess(sorted(times)[10], 0.05)
+        self.assertLess(max(times), 1.0)
 
     def test_many_at_once(self):
         self.full_machine()
