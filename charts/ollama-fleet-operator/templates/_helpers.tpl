@@ -1,0 +1,56 @@
+{{- define "ollama-fleet.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{/* The release's name if it already names the chart, else release-chart. */}}
+{{- define "ollama-fleet.fullname" -}}
+{{- $name := include "ollama-fleet.name" . }}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{- define "ollama-fleet.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "ollama-fleet.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "ollama-fleet.labels" -}}
+{{ include "ollama-fleet.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/component: operator
+app.kubernetes.io/part-of: ollama-fleet-operator
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "ollama-fleet.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "ollama-fleet.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- required "serviceAccount.name is required when serviceAccount.create is false: name an existing ServiceAccount" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "ollama-fleet.image" -}}
+{{- $repository := required "image.repository is required: set it to where your cluster pulls the operator's image from, for example --set image.repository=registry.example.com/ollama-fleet-operator" .Values.image.repository }}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" $repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" $repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
+{{- end }}
+
+{{/* Replicas without a leader would poll every host once each. */}}
+{{- define "ollama-fleet.replicas" -}}
+{{- if gt (int .Values.replicaCount) 1 }}
+{{- if not (or (has "--leader-elect" .Values.extraArgs) (has "--leader-elect=true" .Values.extraArgs)) }}
+{{- fail "replicaCount above 1 needs leader election, or every replica polls every host: add --leader-elect to extraArgs if this version of the operator has that flag, else set replicaCount to 1" }}
+{{- end }}
+{{- end }}
+{{- .Values.replicaCount }}
+{{- end }}
