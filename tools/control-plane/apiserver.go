@@ -64,6 +64,8 @@ func startAPIServer(ctx context.Context, listener net.Listener, p *pki) (*apiSer
 		"--allow-privileged=true", // left to Pod Security admission, as in most clusters
 		"--profiling=false",
 		"--shutdown-delay-duration=0s",
+		// Without this, open watches are not told to end, and hold up the stop.
+		"--shutdown-watch-termination-grace-period=1s",
 	}); err != nil {
 		return nil, err
 	}

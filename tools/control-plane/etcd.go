@@ -30,6 +30,7 @@ func startEtcd(ctx context.Context, dir string) (*embed.Etcd, error) {
 	logConfig.Encoding = "console"
 	logConfig.EncoderConfig.EncodeTime = zapcore.ISO8601TimeEncoder
 	logConfig.Level = zap.NewAtomicLevelAt(zap.WarnLevel)
+	logConfig.DisableStacktrace = true // an orderly stop logs errors, too
 	logger, err := logConfig.Build()
 	if err != nil {
 		return nil, err

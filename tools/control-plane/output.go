@@ -6,10 +6,12 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"runtime/debug"
 
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/grpclog"
 	"k8s.io/klog/v2"
 )
 
@@ -52,6 +54,9 @@ func redirectOutput(path string) error {
 	if err := debug.SetCrashOutput(userStderr, debug.CrashOptions{}); err != nil {
 		return err
 	}
+	// gRPC warns of each connection that the API server closes after a probe of
+	// etcd, one for each resource.
+	grpclog.SetLoggerV2(grpclog.NewLoggerV2(io.Discard, io.Discard, os.Stderr))
 	// klog.Fatal ends the process from anywhere inside a component.
 	klog.OsExit = func(code int) {
 		fmt.Fprintf(userStderr, "control-plane: a component failed, see %s\n", path)

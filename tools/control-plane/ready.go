@@ -51,8 +51,12 @@ func waitUntilReady(ctx context.Context, config *rest.Config, c *controllers) er
 	}); err != nil {
 		return err
 	}
+	// Both are made in the background, the service account after its namespace.
 	return waitFor(ctx, "the default namespace", func(ctx context.Context) error {
-		_, err := client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{})
+		if _, err := client.CoreV1().ServiceAccounts(metav1.NamespaceDefault).Get(ctx, "default", metav1.GetOptions{}); err != nil {
+			return err
+		}
+		_, err := client.CoreV1().Services(metav1.NamespaceDefault).Get(ctx, "kubernetes", metav1.GetOptions{})
 		return err
 	})
 }

@@ -26,12 +26,14 @@ type serveOptions struct {
 }
 
 const (
-	// The parts above etcd get this long to stop. Losing them is harmless, so
-	// etcd is closed then in any case: that is what keeps the data clean.
-	stopGrace = 4 * time.Second
+	// Requests get this long to end by themselves after a stop is asked for.
+	requestGrace = 2 * time.Second
+	// The parts above etcd get this long in all. Losing them is harmless, so etcd
+	// is closed then in any case: that is what keeps the data clean.
+	partsGrace = requestGrace + time.Second
 	// The process ends after this long whatever happens; etcd's log makes up for
 	// an unclean end at the next start.
-	stopLimit = 8 * time.Second
+	stopLimit = 9 * time.Second
 )
 
 // errStop is the cause of an orderly stop.
@@ -44,11 +46,12 @@ func serve(o serveOptions) error {
 		return err
 	}
 	defer lock.Close()
-	listener, err := listen(o.port, dir.port())
+	bound, err := listen(o.port, dir.port())
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
+	defer bound.Close()
+	listener := newDroppableListener(bound)
 	if err := redirectOutput(dir.log()); err != nil {
 		return err
 	}
@@ -91,7 +94,7 @@ func stopOnRequest(cancel context.CancelCauseFunc, withStdin bool) {
 }
 
 // runParts returns when all parts have stopped, with the reason.
-func runParts(ctx context.Context, cancel context.CancelCauseFunc, dir dataDir, listener net.Listener) error {
+func runParts(ctx context.Context, cancel context.CancelCauseFunc, dir dataDir, listener *droppableListener) error {
 	p, err := ensurePKI(dir.pki(), serviceIP)
 	if err != nil {
 		return err
@@ -127,7 +130,8 @@ func runParts(ctx context.Context, cancel context.CancelCauseFunc, dir dataDir, 
 	}()
 
 	<-ctx.Done()
-	grace := time.After(stopGrace)
+	time.AfterFunc(requestGrace, listener.drop)
+	grace := time.After(partsGrace)
 	for _, done := range []chan struct{}{controllersDone, serverDone} {
 		select {
 		case <-done:
