@@ -1,0 +1,17 @@
+package main
+
+// This file trades a little processor time for memory: a control plane runs
+// beside each test run, on machines that have other things to hold in memory.
+
+import (
+	"os"
+	"runtime/debug"
+)
+
+// limitMemory makes the garbage collector of Go run more often, unless GOGC
+// says what the user wants.
+func limitMemory() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(50)
+	}
+}
