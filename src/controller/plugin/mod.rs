@@ -1,0 +1,3 @@
+//! Plugins: validated, indexed for the servers, and reported about.
+
+pub mod index;
