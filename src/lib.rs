@@ -2,3 +2,6 @@
 
 pub mod api;
 pub mod args;
+pub mod runtime;
+pub mod serve;
+pub mod telemetry;
