@@ -146,7 +146,121 @@ fn not_installed(name: &str) -> String {
 fn unanswered(error: &kube::Error) -> Missing {
     let reason = match error {
         kube::Error::Api(status) => format!("the apiserver answered {} {}", status.code, status.reason),
+        kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
+            "the apiserver's answer cannot be read".to_owned()
+        }
         _ => "the apiserver cannot be reached".to_owned(),
     };
     Missing { reason, cause: Some(error.to_string()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::Readiness;
+    use axum::http::{Request, Response};
+    use kube::client::Body;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    /// An apiserver that answers by path.
+    fn apiserver(answer: impl Fn(&str) -> (u16, Value) + Clone + Send + 'static) -> Client {
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let (status, body) = answer(request.uri().path());
+            let body = Body::from(body.to_string().into_bytes());
+            async move { Response::builder().status(status).body(body) }
+        });
+        Client::new(service, "default")
+    }
+
+    fn failure(code: u16, reason: &str) -> (u16, Value) {
+        (code, json!({"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": "m"}))
+    }
+
+    fn definition(path: &str, established: &str) -> (u16, Value) {
+        let name = path.rsplit('/').next().unwrap();
+        let names = json!({"kind": "K", "plural": "ks"});
+        let spec = json!({"group": GROUP, "names": names, "scope": "Namespaced", "versions": []});
+        let conditions = json!([{"type": "Established", "status": established}]);
+        (200, json!({"metadata": {"name": name}, "spec": spec, "status": {"conditions": conditions}}))
+    }
+
+    fn definitions(path: &str) -> bool {
+        path.starts_with("/apis/apiextensions.k8s.io/v1/customresourcedefinitions/")
+    }
+
+    async fn missing(
+        namespaces: &[&str],
+        answer: impl Fn(&str) -> (u16, Value) + Clone + Send + 'static,
+    ) -> Option<String> {
+        let kinds = [ApiResource::erase::<OllamaServer>(&()), ApiResource::erase::<FleetPlugin>(&())];
+        let namespaces: Vec<_> = namespaces.iter().map(ToString::to_string).collect();
+        first_missing(&apiserver(answer), &namespaces, &kinds).await.map(|missing| missing.reason)
+    }
+
+    #[tokio::test]
+    async fn both_definitions_must_be_established() {
+        assert_eq!(missing(&[], |path| definition(path, "True")).await, None);
+        let reason = missing(&[], |path| {
+            definition(path, if path.contains("fleetplugins") { "False" } else { "True" })
+        });
+        let expected = "CustomResourceDefinition fleetplugins.ollama-fleet.io is not established yet";
+        assert_eq!(reason.await.as_deref(), Some(expected));
+    }
+
+    #[rstest]
+    #[case(
+        failure(404, "NotFound"),
+        "CustomResourceDefinition ollamaservers.ollama-fleet.io is not installed"
+    )]
+    #[case(failure(500, "InternalError"), "the apiserver answered 500 InternalError")]
+    #[case((200, json!("nonsense")), "the apiserver's answer cannot be read")]
+    #[tokio::test]
+    async fn reasons(#[case] answer: (u16, Value), #[case] expected: &str) {
+        assert_eq!(missing(&[], move |_| answer.clone()).await.as_deref(), Some(expected));
+    }
+
+    #[rstest]
+    #[case::everywhere(&[], "/apis/ollama-fleet.io/v1alpha1/")]
+    #[case::confined(&["fleet", "lab"], "/apis/ollama-fleet.io/v1alpha1/namespaces/fleet/")]
+    #[tokio::test]
+    async fn a_list_stands_in_for_a_forbidden_definition(
+        #[case] namespaces: &[&str],
+        #[case] prefix: &'static str,
+    ) {
+        let listing = |status: (u16, Value)| {
+            move |path: &str| match path {
+                _ if definitions(path) => failure(403, "Forbidden"),
+                _ if path.starts_with(prefix) => status.clone(),
+                _ => failure(500, "WrongPath"),
+            }
+        };
+        let empty = (200, json!({"metadata": {}, "items": []}));
+        assert_eq!(missing(namespaces, listing(empty)).await, None);
+        let reason = missing(namespaces, listing(failure(404, "NotFound"))).await.unwrap();
+        assert!(reason.ends_with("is not installed"), "{reason}");
+        let reason = missing(namespaces, listing(failure(403, "Forbidden"))).await.unwrap();
+        assert!(reason.starts_with("no right to get"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn the_gate_opens_or_the_wait_is_stopped() {
+        let shutdown = CancellationToken::new();
+        let readiness = Readiness::new();
+        let gate = readiness.gate("crds");
+        let there = apiserver(|path| definition(path, "True"));
+        assert_eq!(wait_for_crds(&there, &[], &gate, &shutdown).await, CrdGate::Open);
+        assert!(readiness.snapshot().ready);
+
+        gate.close("again");
+        let absent = apiserver(|_| failure(404, "NotFound"));
+        let stop = async {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(readiness.snapshot().waiting_for[0].detail.ends_with("is not installed"));
+            shutdown.cancel();
+        };
+        let (ended, ()) = tokio::join!(wait_for_crds(&absent, &[], &gate, &shutdown), stop);
+        assert_eq!(ended, CrdGate::Stopped);
+        assert!(!readiness.snapshot().ready);
+    }
 }

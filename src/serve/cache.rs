@@ -83,7 +83,7 @@ mod tests {
         cache.put(token(2), RIGHT, forbidden.clone(), now);
         cache.put(token(3), RIGHT, Verdict::Unknown, now);
 
-        let late = now + DENY_FOR - SECOND;
+        let late = now + Duration::from_secs(29);
         assert_eq!(cache.get(token(1), &RIGHT, late), Some(Verdict::Allowed));
         assert_eq!(cache.get(token(2), &RIGHT, late), Some(forbidden));
         assert_eq!(cache.get(token(3), &RIGHT, late), Some(Verdict::Unknown));

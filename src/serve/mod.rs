@@ -150,7 +150,8 @@ impl Serving {
         };
         let serving = async {
             tokio::join!(
-                health.serve(&shutdown, |server, router| server.serve(router.into_make_service())),
+                health
+                    .serve(&shutdown, |server, router| server.http1_only().serve(router.into_make_service())),
                 async {
                     match tls {
                         Some(config) => {
@@ -161,8 +162,10 @@ impl Serving {
                             .await;
                         }
                         None => {
-                            main.serve(&shutdown, |server, router| server.serve(router.into_make_service()))
-                                .await;
+                            main.serve(&shutdown, |server, router| {
+                                server.http1_only().serve(router.into_make_service())
+                            })
+                            .await;
                         }
                     }
                 }
@@ -201,7 +204,7 @@ impl Bound {
         let handle = Handle::new();
         let served = async {
             let listener = BoundedListener::new(socket, connections)?;
-            let mut server = Server::from_listener(listener).handle(handle.clone()).http1_only();
+            let mut server = Server::from_listener(listener).handle(handle.clone());
             server
                 .http_builder()
                 .http1()

@@ -149,7 +149,7 @@ mod tests {
     #[case::extension("localhost:8443", &["moz-extension://localhost:8443"], 403)]
     #[case::garbage("localhost:8443", &["://"], 403)]
     #[case::two("localhost:8443", &["https://localhost:8443", "https://evil.example"], 403)]
-    fn origins(#[case] host: &str, #[case] origins: &[&str], #[case] expected: u16) {
+    fn pages(#[case] host: &str, #[case] origins: &[&str], #[case] expected: u16) {
         assert_eq!(verdict("/metrics", &[host], origins), expected);
     }
 }

@@ -185,3 +185,64 @@ fn host_name() -> Option<String> {
         std::env::var("HOSTNAME").or_else(|_| std::fs::read_to_string("/proc/sys/kernel/hostname")).ok()?;
     Some(name.trim().to_owned()).filter(|name| !name.is_empty())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(files: &CertFiles, name: &str) -> KeyPair {
+        let key = KeyPair::generate().unwrap();
+        let certificate = CertificateParams::new(vec![name.to_owned()]).unwrap().self_signed(&key).unwrap();
+        std::fs::write(&files.cert, certificate.pem()).unwrap();
+        std::fs::write(&files.key, key.serialize_pem()).unwrap();
+        key
+    }
+
+    fn files() -> (tempfile::TempDir, CertFiles) {
+        let folder = tempfile::tempdir().unwrap();
+        let files = CertFiles { cert: folder.path().join("tls.crt"), key: folder.path().join("tls.key") };
+        (folder, files)
+    }
+
+    #[tokio::test]
+    async fn changed_files_are_taken_and_unchanged_ones_left() {
+        let (_folder, files) = files();
+        write(&files, "first.svc");
+        let (_, first) = load(&files).unwrap();
+        assert!(reread(&files, first).await.unwrap().is_none());
+        write(&files, "second.svc");
+        let (_, second) = reread(&files, first).await.unwrap().unwrap();
+        assert!(reread(&files, second).await.unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_key_of_another_certificate_is_refused() {
+        let (_folder, files) = files();
+        write(&files, "first.svc");
+        let (_, first) = load(&files).unwrap();
+        let other = KeyPair::generate().unwrap();
+        std::fs::write(&files.key, other.serialize_pem()).unwrap();
+        assert!(matches!(reread(&files, first).await, Err(TlsError::Pair(_))));
+    }
+
+    #[test]
+    fn errors_name_the_flag_and_the_file() {
+        let (_folder, files) = files();
+        let text = || Certificate::from_files(files.clone()).err().unwrap().to_string();
+        assert!(text().starts_with(&format!("--tls-cert-file {}: ", files.cert.display())), "{}", text());
+        write(&files, "first.svc");
+        std::fs::write(&files.key, "nothing").unwrap();
+        assert!(text().starts_with(&format!("--tls-key-file {}: ", files.key.display())), "{}", text());
+        std::fs::write(&files.cert, "nothing").unwrap();
+        assert!(text().contains("no certificate in it"), "{}", text());
+    }
+
+    #[test]
+    fn the_self_signed_certificate_names_the_service() {
+        let names = names("fleet");
+        for name in ["localhost", "ollama-fleet-operator", "ollama-fleet-operator.fleet.svc"] {
+            assert!(names.iter().any(|known| known == name), "{names:?}");
+        }
+        Certificate::self_signed("fleet").unwrap();
+    }
+}
