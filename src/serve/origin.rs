@@ -5,6 +5,9 @@
 //! `….svc.cluster.local`), or a bare word with `ollama-fleet-operator` in it, as Services of the chart are called.
 //! An IP address cannot be rebound, and is what Prometheus scrapes. Everything else is refused, and so is every
 //! page that does not come from this very listener. Says nothing about who the caller is; `auth` does.
+//!
+//! The apiserver's service proxy passes on the Host that its own caller used. So through it only those get in who
+//! reach their apiserver by address or as localhost or `kubernetes.default.svc`, not by a public name.
 
 use super::problem::Problem;
 use axum::http::{HeaderMap, StatusCode, Uri, header, uri::Authority};
