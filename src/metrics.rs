@@ -89,7 +89,7 @@ impl Metrics {
             "Version of the operator",
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
-        let poll_duration = Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS));
+        let poll_duration: Family<Call, Histogram> = Family::new_with_constructor(request_histogram);
         registry.register("server_poll_duration_seconds", "Time of one request of a poll, by call", poll_duration.clone());
         let poll_failures = Family::default();
         registry.register("server_poll_failures", "Polls that failed, by reason", poll_failures.clone());
@@ -103,7 +103,7 @@ impl Metrics {
         registry.register("plugin_scrape_failures", "Readings of agents that failed, by reason", scrape_failures.clone());
         let writes = Family::default();
         registry.register("status_writes", "Writes of status, by kind and outcome", writes.clone());
-        let write_duration = Family::new_with_constructor(|| Histogram::new(REQUEST_BUCKETS));
+        let write_duration: Family<KindOnly, Histogram> = Family::new_with_constructor(request_histogram);
         registry.register("status_write_duration_seconds", "Time of one write of status", write_duration.clone());
         let events = Family::default();
         registry.register("events", "Events, by outcome", events.clone());
@@ -215,6 +215,10 @@ impl Metrics {
     pub fn panicked(&self) {
         self.panics.inc();
     }
+}
+
+fn request_histogram() -> Histogram {
+    Histogram::new(REQUEST_BUCKETS)
 }
 
 fn as_gauge(count: usize) -> i64 {

@@ -80,7 +80,7 @@ pub enum Urgency {
 }
 
 /// Called once, when the status stands in the object.
-pub type Written = Box<dyn FnOnce() + Send>;
+pub type Written = Box<dyn FnOnce() + Send + Sync>;
 
 struct Job {
     target: Target,

@@ -4,7 +4,7 @@ use crate::{
     api::endpoint::{Endpoint, Scheme},
     plugins::values::CompiledValues,
 };
-use kube::core::Selector;
+use kube::core::{Selector, SelectorExt};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::Arc,
