@@ -2,3 +2,5 @@
 
 pub mod api;
 pub mod args;
+pub mod plugins;
+pub mod probe;

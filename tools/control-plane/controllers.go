@@ -52,7 +52,7 @@ const (
 	restMapperReset     = 30 * time.Second
 )
 
-// controllers are running from newControllers' run on until its context ends.
+// controllers is the set of them, with what they share.
 type controllers struct {
 	loops     []func(context.Context)
 	informers informers.SharedInformerFactory
@@ -62,13 +62,11 @@ type controllers struct {
 	start chan struct{}
 }
 
-// newControllers builds all controllers. No requests are made before run, other
-// than by the goroutine that ctx ends.
+// newControllers builds all controllers; run makes them work.
 func newControllers(ctx context.Context, config *rest.Config, caFile string) (*controllers, error) {
-	b := builder{config: config}
-	// Nobody throttles these: they are as near to the server as one can be, and
-	// tests wait for them.
-	b.config = rest.CopyConfig(config)
+	b := builder{config: rest.CopyConfig(config)}
+	// No throttling on this side: tests wait for these controllers, and the
+	// server protects itself.
 	b.config.QPS = -1
 
 	rootCA, err := os.ReadFile(caFile)

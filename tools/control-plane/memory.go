@@ -15,3 +15,9 @@ func limitMemory() {
 		debug.SetGCPercent(50)
 	}
 }
+
+// returnStartupMemory gives back what only the start needed, such as the parsed
+// API descriptions. Left to itself the process would keep most of it.
+func returnStartupMemory() {
+	debug.FreeOSMemory()
+}

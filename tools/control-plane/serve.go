@@ -161,6 +161,7 @@ func runControllers(ctx context.Context, server *apiServer, p *pki) error {
 	err = waitUntilReady(ctx, server.loopback, c)
 	if err == nil {
 		fmt.Fprintln(userStdout, "ready")
+		returnStartupMemory()
 		<-stopped
 	}
 	return err

@@ -141,7 +141,11 @@ func TestKillAndRestart(t *testing.T) {
 
 func TestTwoInstances(t *testing.T) {
 	a := startReady(t, t.TempDir())
-	b := startReady(t, t.TempDir())
+	port := freePort(t)
+	b := startReady(t, t.TempDir(), "--port", port)
+	if want := "server: https://127.0.0.1:" + port + "\n"; !strings.Contains(read(t, b.kubeconfig()), want) {
+		t.Errorf("the kubeconfig has no %q", want)
+	}
 	a.kubectl(t, "create", "namespace", "only-in-a")
 	if _, err := b.try("", "get", "namespace", "only-in-a"); err == nil {
 		t.Error("the instances share their data")
@@ -208,6 +212,20 @@ func TestCommandLine(t *testing.T) {
 			t.Errorf("%v: exit code %d, want %d; output without %q: %s", test.argv, code, test.code, test.want, out)
 		}
 	}
+}
+
+// freePort returns a port that was free a moment ago, from below the range of
+// outgoing connections and away from where the control plane looks by itself.
+func freePort(t *testing.T) string {
+	t.Helper()
+	for port := 28443; port < 32000; port++ {
+		if listener, err := net.Listen("tcp4", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			listener.Close()
+			return fmt.Sprint(port)
+		}
+	}
+	t.Fatal("no port is free")
+	return ""
 }
 
 func read(t *testing.T, path string) string {

@@ -1,0 +1,4 @@
+//! Plugins: what a manifest means, and what an agent's answer says by it. Pure; nothing here talks to anybody.
+
+pub mod readings;
+pub mod values;

@@ -1,0 +1,53 @@
+//! Reading one agent: one GET, under its own deadline, beside the poll of the host it runs on.
+
+use super::{
+    Failure, Lane, Prober,
+    client::{BODY_MAX, Request},
+    resolve::ResolveError,
+};
+use crate::api::endpoint::Endpoint;
+use std::time::Duration;
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// One agent to be read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentTarget {
+    pub endpoint: Endpoint,
+    pub path: String,
+    pub timeout: Duration,
+    pub lane: Lane,
+}
+
+impl Prober {
+    /// The body of the agent's answer, at most 1 MiB. `None`: no slot came free in time, so nothing was asked.
+    pub async fn agent(&self, target: &AgentTarget) -> Option<Result<Vec<u8>, Failure>> {
+        let slot = timeout(target.timeout, self.limits.agent_slot(target.lane)).await.ok()?;
+        let deadline = Instant::now() + target.timeout;
+        let result = timeout_at(deadline, self.read(target)).await.unwrap_or(Err(Failure::Timeout));
+        drop(slot);
+        Some(result)
+    }
+
+    async fn read(&self, target: &AgentTarget) -> Result<Vec<u8>, Failure> {
+        // Checked here so that a refused name is told apart from one that does not exist.
+        self.resolver.resolve(&target.endpoint.host).await.map_err(|error| match error {
+            ResolveError::NotAllowed(_) => Failure::AddressNotAllowed,
+            ResolveError::Lookup(_) => Failure::DnsFailed,
+        })?;
+        let request = Request {
+            endpoint: &target.endpoint,
+            path: &target.path,
+            host_header: None,
+            lane: target.lane,
+            insecure_skip_verify: false,
+            body_max: BODY_MAX,
+            last: true,
+        };
+        let answer = self.clients.get(request, &self.policy).await?;
+        match answer.status {
+            // For an agent a missing path is a wrong port or endpoint.
+            404 | 405 => Err(Failure::InvalidResponse),
+            _ => Ok(answer.success()?.body),
+        }
+    }
+}

@@ -1,0 +1,155 @@
+//! Talking to hosts and agents. The only place that dials anything: every connection passes the address policy, one
+//! deadline covers a whole poll, and every body has a cap.
+//!
+//! ```text
+//! Prober::host(target) ── resolve (checked) ── turn at the address ── backend (ollama | openai | generic) ─▶ HostReport
+//! Prober::agent(target) ─ resolve (checked) ──────────────────────── one GET ─▶ body
+//! ```
+
+pub mod address;
+mod agent;
+mod client;
+mod failure;
+mod generic;
+mod limits;
+mod ollama;
+mod openai;
+pub mod report;
+mod resolve;
+pub mod text;
+mod tls;
+mod wire;
+
+pub use agent::AgentTarget;
+pub use client::{ClientError, Lane};
+pub use failure::Failure;
+
+use crate::api::{endpoint::Endpoint, ollama_server::BackendType};
+use address::AddressPolicy;
+use client::{Answer, BODY_MAX, HttpClients, Request};
+use limits::Limits;
+use report::HostReport;
+use reqwest::header::HeaderValue;
+use resolve::{CheckedResolver, ResolveError};
+use std::{net::IpAddr, sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout, timeout_at};
+
+/// One host to be polled, and how.
+#[derive(Clone, Debug)]
+pub struct HostTarget {
+    pub endpoint: Endpoint,
+    pub backend: BackendType,
+    pub host_header: Option<HeaderValue>,
+    pub insecure_skip_verify: bool,
+    /// Bounds everything from the name lookup to the last byte.
+    pub timeout: Duration,
+    /// How long to wait for a slot and for the turn at the address: past the next poll it makes no sense.
+    pub patience: Duration,
+    pub lane: Lane,
+    /// Whether the list of models on disk is due.
+    pub with_models: bool,
+}
+
+/// How a poll ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum HostOutcome {
+    Online(HostReport),
+    Failed(Failure),
+    /// Nothing was asked, because no slot came free or another object kept asking the same address.
+    Skipped,
+}
+
+/// Asks hosts and agents. Cheap to clone.
+#[derive(Clone)]
+pub struct Prober {
+    clients: HttpClients,
+    resolver: CheckedResolver,
+    policy: Arc<AddressPolicy>,
+    limits: Limits,
+}
+
+impl Prober {
+    pub fn new(policy: AddressPolicy) -> Result<Self, ClientError> {
+        let policy = Arc::new(policy);
+        let resolver = CheckedResolver::new(Arc::clone(&policy));
+        let clients = HttpClients::new(&resolver, &tls::verified())?;
+        Ok(Self { clients, resolver, policy, limits: Limits::default() })
+    }
+
+    pub fn policy(&self) -> &AddressPolicy {
+        &self.policy
+    }
+
+    /// Polls one host. Waiting for a slot and for the turn does not count against the host's deadline.
+    pub async fn host(&self, target: &HostTarget) -> HostOutcome {
+        let started = Instant::now();
+        let Ok(slot) = timeout(target.patience, self.limits.host_slot(target.lane)).await else {
+            return HostOutcome::Skipped;
+        };
+        let deadline = Instant::now() + target.timeout;
+        let address = match timeout_at(deadline, self.address_of(&target.endpoint)).await {
+            Err(_) => return HostOutcome::Failed(Failure::DnsFailed),
+            Ok(Err(failure)) => return HostOutcome::Failed(failure),
+            Ok(Ok(address)) => address,
+        };
+        let before = Instant::now();
+        let patience = target.patience.saturating_sub(started.elapsed());
+        let Ok(turn) = timeout(patience, self.limits.turn(address, target.endpoint.port)).await else {
+            return HostOutcome::Skipped;
+        };
+        let deadline = deadline + before.elapsed();
+        let ask = Ask { prober: self, target, deadline };
+        let result = match target.backend {
+            BackendType::Ollama => ollama::poll(&ask).await,
+            BackendType::Vllm => openai::poll(&ask).await,
+            // A provider plugin is asked elsewhere; until it exists such a server is not accepted.
+            BackendType::Generic | BackendType::Plugin => generic::poll(&ask).await,
+        };
+        drop((turn, slot));
+        match result {
+            Ok(report) => HostOutcome::Online(report),
+            Err(failure) => HostOutcome::Failed(failure),
+        }
+    }
+
+    async fn address_of(&self, endpoint: &Endpoint) -> Result<IpAddr, Failure> {
+        match self.resolver.resolve(&endpoint.host).await {
+            Ok(addresses) => addresses.first().copied().ok_or(Failure::DnsFailed),
+            Err(ResolveError::NotAllowed(_)) => Err(Failure::AddressNotAllowed),
+            Err(ResolveError::Lookup(_)) => Err(Failure::DnsFailed),
+        }
+    }
+}
+
+/// One poll under way: what a backend needs to ask, and nothing else.
+struct Ask<'a> {
+    prober: &'a Prober,
+    target: &'a HostTarget,
+    deadline: Instant,
+}
+
+impl Ask<'_> {
+    /// Asks for one path; whatever happens, it is over by the poll's deadline.
+    async fn get(&self, path: &str, body_max: usize, last: bool) -> Result<Answer, Failure> {
+        let request = Request {
+            endpoint: &self.target.endpoint,
+            path,
+            host_header: self.target.host_header.as_ref(),
+            lane: self.target.lane,
+            insecure_skip_verify: self.target.insecure_skip_verify,
+            body_max,
+            last,
+        };
+        let answer = self.prober.clients.get(request, &self.prober.policy);
+        timeout_at(self.deadline, answer).await.unwrap_or(Err(Failure::Timeout))
+    }
+
+    async fn get_small(&self, path: &str, last: bool) -> Result<Answer, Failure> {
+        self.get(path, BODY_MAX, last).await
+    }
+}
+
+/// Failures after which asking the same host for something else is pointless.
+fn ends_the_poll(failure: Failure) -> bool {
+    !matches!(failure, Failure::InvalidResponse | Failure::NotOllama | Failure::ResponseTooLarge)
+}

@@ -1,0 +1,112 @@
+//! Names into addresses that may be dialled. Every answer is checked, here and nowhere else, each time that a
+//! connection is made, so that a name cannot change its mind between the check and the dial.
+
+use super::address::{AddressNotAllowed, AddressPolicy};
+use crate::api::endpoint::Host;
+use hickory_resolver::{
+    Resolver, TokioResolver,
+    net::runtime::TokioRuntimeProvider,
+    proto::rr::Name,
+};
+use reqwest::dns::{Addrs, Name as ClientName, Resolve, Resolving};
+use std::{
+    error::Error,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+/// Time that one lookup may take; a resolver that is slower than this on a LAN does not answer at all.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Addresses of one name that are tried; more than a handful is a mistake or an attack.
+const ADDRESSES_MAX: usize = 16;
+/// Answers are kept at least this long, so that the addresses checked before a poll are those dialled in it, and a
+/// time to live of 0 does not make two lookups of each poll.
+const CACHE_LEAST: Duration = Duration::from_secs(5);
+/// And at most this long, so that a host that moves is found again.
+const CACHE_MOST: Duration = Duration::from_mins(5);
+
+/// The name does not lead anywhere, or not in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the name cannot be resolved")]
+pub struct LookupFailed;
+
+/// Why a host has no address to dial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ResolveError {
+    #[error(transparent)]
+    NotAllowed(#[from] AddressNotAllowed),
+    #[error(transparent)]
+    Lookup(#[from] LookupFailed),
+}
+
+/// Looks names up and lets only allowed addresses through. Cheap to clone.
+#[derive(Clone)]
+pub struct CheckedResolver {
+    inner: Option<Arc<TokioResolver>>,
+    policy: Arc<AddressPolicy>,
+}
+
+impl CheckedResolver {
+    /// Reads the system's resolver configuration. Without one (a container image with nothing in it), names fail and
+    /// literal addresses still work.
+    pub fn new(policy: Arc<AddressPolicy>) -> Self {
+        let inner = Resolver::builder(TokioRuntimeProvider::default()).and_then(|mut builder| {
+            let options = builder.options_mut();
+            options.timeout = LOOKUP_TIMEOUT;
+            options.attempts = 1;
+            options.positive_min_ttl = Some(CACHE_LEAST);
+            options.positive_max_ttl = Some(CACHE_MOST);
+            options.negative_max_ttl = Some(CACHE_LEAST);
+            builder.build()
+        });
+        if let Err(error) = &inner {
+            tracing::warn!(%error, "no usable resolver configuration: host names cannot be resolved");
+        }
+        Self { inner: inner.ok().map(Arc::new), policy }
+    }
+
+    /// The addresses of a host that may be dialled: at least one, at most 16. A single refused answer refuses the name.
+    pub async fn resolve(&self, host: &Host) -> Result<Vec<IpAddr>, ResolveError> {
+        match host {
+            Host::Ip(address) => {
+                self.policy.check(*address)?;
+                Ok(vec![*address])
+            }
+            Host::Name(name) => self.lookup(name).await,
+        }
+    }
+
+    async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
+        AddressPolicy::check_name(name)?;
+        let resolver = self.inner.as_ref().ok_or(LookupFailed)?;
+        let mut query = Name::from_utf8(name).map_err(|_| LookupFailed)?;
+        // `gpu1.lab` is meant as written; a cluster's search domains would first ask for gpu1.lab.default.svc….
+        // A single label, such as `gpu1`, does go through them: that is how a LAN's own names work.
+        query.set_fqdn(name.contains('.'));
+        let answer = tokio::time::timeout(LOOKUP_TIMEOUT, resolver.lookup_ip(query)).await;
+        let addresses: Vec<IpAddr> =
+            answer.map_err(|_| LookupFailed)?.map_err(|_| LookupFailed)?.iter().take(ADDRESSES_MAX).collect();
+        if addresses.is_empty() {
+            return Err(LookupFailed.into());
+        }
+        for address in &addresses {
+            self.policy.check(*address)?;
+        }
+        Ok(addresses)
+    }
+}
+
+impl Resolve for CheckedResolver {
+    fn resolve(&self, name: ClientName) -> Resolving {
+        let resolver = self.clone();
+        Box::pin(async move {
+            match resolver.lookup(name.as_str()).await {
+                // Port 0 means the port of the URL.
+                Ok(addresses) => Ok(Box::new(addresses.into_iter().map(|ip| SocketAddr::new(ip, 0))) as Addrs),
+                Err(ResolveError::NotAllowed(error)) => Err(Box::new(error) as Box<dyn Error + Send + Sync>),
+                Err(ResolveError::Lookup(error)) => Err(Box::new(error) as Box<dyn Error + Send + Sync>),
+            }
+        })
+    }
+}
