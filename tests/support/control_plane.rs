@@ -20,7 +20,7 @@ use std::{
 use tempfile::TempDir;
 
 /// Machines that run tests are busy.
-const START_LIMIT: Duration = Duration::from_secs(60);
+const START_LIMIT: Duration = Duration::from_mins(1);
 /// Its own promise is ten seconds.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 

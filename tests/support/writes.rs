@@ -53,10 +53,10 @@ impl WriteCounter {
     pub async fn start(client: &Client, namespace: &str) -> Self {
         let kind = ApiResource::from_gvk(&GroupVersionKind::gvk(GROUP, VERSION, "OllamaServer"));
         let api: Api<DynamicObject> = Api::namespaced_with(client.clone(), namespace, &kind);
-        let list = api.list(&ListParams::default()).await.unwrap();
-        let version = list.metadata.resource_version.clone().unwrap_or_default();
-        let last = list.items.into_iter().map(|object| (object.name_any(), object)).collect();
-        let seen = Arc::new(Mutex::new(Seen { last, ..Seen::default() }));
+        let stored = api.list(&ListParams::default()).await.unwrap();
+        let version = stored.metadata.resource_version.clone().unwrap_or_default();
+        let objects = stored.items.into_iter().map(|object| (object.name_any(), object)).collect();
+        let seen = Arc::new(Mutex::new(Seen { last: objects, ..Seen::default() }));
         let task = tokio::spawn(watch(api, version, Arc::clone(&seen)));
         Self { client: client.clone(), namespace: namespace.to_owned(), seen, task }
     }
@@ -67,7 +67,7 @@ impl WriteCounter {
         let number =
             |version: Option<String>| version.and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
         eventually(PATIENCE, "the witness of writes has caught up", async || {
-            let stored = servers.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
+            let list = servers.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
             let behind = self.read(|seen| {
                 let seen = |server: &OllamaServer| {
                     let mine = seen.last.get(&server.name_any());
@@ -75,7 +75,7 @@ impl WriteCounter {
                         number(mine.resource_version()) >= number(server.resource_version())
                     })
                 };
-                stored.items.iter().filter(|server| !seen(server)).count()
+                list.items.iter().filter(|server| !seen(server)).count()
             });
             if behind == 0 { Ok(()) } else { Err(format!("{behind} objects behind")) }
         })
@@ -127,13 +127,10 @@ impl Drop for WriteCounter {
 /// A raw watch, taken up again where it ended: a watcher that lists again would miss what lay between.
 async fn watch(api: Api<DynamicObject>, mut version: String, seen: Arc<Mutex<Seen>>) {
     loop {
-        let stream = match api.watch(&WatchParams::default(), &version).await {
-            Ok(stream) => stream,
+        let Ok(stream) = api.watch(&WatchParams::default(), &version).await else {
             // The API server is away; it will be back, or the test fails for another reason.
-            Err(_) => {
-                tokio::time::sleep(RETRY).await;
-                continue;
-            }
+            tokio::time::sleep(RETRY).await;
+            continue;
         };
         pin_mut!(stream);
         while let Some(event) = stream.next().await {
