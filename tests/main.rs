@@ -6,6 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unwrap_in_result)]
 
 mod bad_objects;
+mod chart;
+mod chart_rights;
 mod crds;
 mod harness;
 mod support;
