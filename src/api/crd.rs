@@ -28,22 +28,70 @@ fn finish(crd: CustomResourceDefinition) -> Option<CustomResourceDefinition> {
     for version in crd.pointer_mut("/spec/versions")?.as_array_mut()? {
         let schema = version.pointer_mut("/schema/openAPIV3Schema")?;
         strip_unsupported(schema);
+        strip_defaults_in_lists(schema.pointer_mut("/properties/spec")?);
+        let status = schema.pointer_mut("/properties/status")?;
+        strip_defaults(status);
+        bound_conditions(status.pointer_mut("/properties/conditions/items/properties")?);
         schema.pointer_mut("/properties/status")?.as_object_mut()?.insert("default".into(), pending_status());
     }
     serde_json::from_value(crd).ok()
 }
 
-/// Removes what the apiserver warns about or refuses: number formats it does not know, bounds on int-or-string
-/// fields that structural schemas do not allow there, and `default: null`.
+/// What the operator leaves out of status is unknown; a default would be a made-up value.
+fn strip_defaults(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            map.remove("default");
+            map.values_mut().for_each(strip_defaults);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip_defaults),
+        _ => {}
+    }
+}
+
+/// A default in an item of a list makes the stored list another than the applied one, which client-side apply and
+/// GitOps tools then take for a change, again and again. The operator knows these defaults by itself.
+fn strip_defaults_in_lists(schema: &mut Value) {
+    match schema {
+        Value::Object(map) => {
+            for (key, child) in map {
+                if key == "items" { strip_defaults(child) } else { strip_defaults_in_lists(child) }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(strip_defaults_in_lists),
+        _ => {}
+    }
+}
+
+/// The bounds that Kubernetes' own types have, which the derived schema lacks.
+fn bound_conditions(fields: &mut Value) {
+    fields["type"]["maxLength"] = 316.into();
+    fields["status"]["enum"] = json!(["True", "False", "Unknown"]);
+    fields["reason"]["minLength"] = 1.into();
+    fields["reason"]["maxLength"] = 1024.into();
+    fields["message"]["maxLength"] = 32768.into();
+    fields["observedGeneration"]["minimum"] = 0.into();
+}
+
+/// Removes what the API server warns about, or would explain badly: the formats of numbers (every integer that a user
+/// writes has bounds instead), nulls as defaults and as enum values, and line breaks in descriptions.
 fn strip_unsupported(schema: &mut Value) {
     match schema {
         Value::Object(map) => {
-            let known = ["date-time", "int32", "int64"];
-            if map.get("format").and_then(Value::as_str).is_some_and(|format| !known.contains(&format)) {
+            if map.get("format").and_then(Value::as_str).is_some_and(|format| format != "date-time") {
                 map.remove("format");
             }
             if map.get("default").is_some_and(Value::is_null) {
                 map.remove("default");
+            }
+            if let Some(values) = map.get_mut("enum").and_then(Value::as_array_mut) {
+                values.retain(|value| !value.is_null());
+            }
+            // Lines of the source are no lines of the text; only an empty one ends a paragraph.
+            if let Some(Value::String(text)) = map.get_mut("description") {
+                let paragraphs: Vec<_> =
+                    text.split("\n\n").map(|paragraph| paragraph.replace('\n', " ")).collect();
+                *text = paragraphs.join("\n\n");
             }
             // An explicit null is then dropped by the apiserver, or refused where it would mean something else.
             map.remove("nullable");

@@ -1,6 +1,6 @@
 //! `FleetPlugin`: one more thing that the operator reads on every selected server.
 
-use super::{ollama_server::LocalRef, quantity::Quantity};
+use super::{ollama_server::LocalRef, quantity::Quantity, rules};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
@@ -21,28 +21,39 @@ use serde::{Deserialize, Serialize};
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.installedVersion"),
     printcolumn(name = "State", type_ = "string", json_path = ".status.state"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].status"),
-    printcolumn(name = "Servers", type_ = "string", json_path = ".status.servers.summary", description = "Servers where it works, of those where it is asked"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].status"
+    ),
+    printcolumn(
+        name = "Servers",
+        type_ = "string",
+        json_path = ".status.servers.summary",
+        description = "Servers where it works, of those where it is asked"
+    ),
     printcolumn(name = "Endpoint", type_ = "string", json_path = ".spec.agent.endpoint"),
     printcolumn(name = "Port", type_ = "integer", json_path = ".spec.agent.defaultPort"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
-    printcolumn(name = "Message", type_ = "string", json_path = ".status.conditions[?(@.type=='Ready')].message", priority = 1),
+    printcolumn(
+        name = "Message",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type=='Ready')].message",
+        priority = 1
+    )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(
-    validation = Rule::new("self.type != 'Agent' || has(self.agent)").message("type Agent needs spec.agent: write at least agent: {defaultPort: 9100, endpoint: /metrics}"),
-    validation = Rule::new("self.type != 'Agent' || has(self.version)").message("type Agent needs spec.version, a semantic version such as 1.0.0"),
-)]
+#[x_kube(validation = rules::needs_agent(), validation = rules::needs_version())]
 pub struct FleetPluginSpec {
     /// `Agent`: an HTTP endpoint on each server. Cannot be changed later.
     #[serde(rename = "type")]
-    #[x_kube(validation = Rule::new("self == oldSelf").message("type cannot be changed; delete the FleetPlugin and create it anew"))]
+    #[x_kube(validation = rules::type_is_fixed())]
     pub type_: PluginType,
 
     /// Version of the plugin, a semantic version. Example: `1.0.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 5, max = 64))]
-    #[x_kube(validation = Rule::new("self.matches('^(0|[1-9][0-9]*)[.](0|[1-9][0-9]*)[.](0|[1-9][0-9]*)(-((0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*)([.](0|[1-9][0-9]*|[0-9]*[A-Za-z-][0-9A-Za-z-]*))*))?([+][0-9A-Za-z-]+([.][0-9A-Za-z-]+)*)?$')").message("version must be a semantic version: three numbers and an optional suffix, for example 1.0.0 or 1.2.0-rc.1"))]
+    #[schemars(length(max = 64))]
+    #[x_kube(validation = rules::semantic_version())]
     pub version: Option<String>,
 
     /// What it does, in a sentence.
@@ -66,6 +77,8 @@ pub struct FleetPluginSpec {
 
     /// The servers of this namespace that it is for, by their labels; absent or empty: all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "selector_schema")]
+    #[x_kube(validation = rules::selector_operators())]
     pub server_selector: Option<LabelSelector>,
 
     /// `true`: it is asked nowhere. Default: `false`.
@@ -102,21 +115,20 @@ pub struct Author {
 /// An HTTP endpoint on each selected server, and what of its answer is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = Rule::new("!has(self.values) || self.values.all(v, self.values.filter(w, w.name == v.name).size() == 1)").message("two values have the same name; names must be unique within a plugin"))]
 pub struct Agent {
     /// Port that the agent listens on, 1 to 65535, where the server does not say otherwise in pluginPorts. Example: `9100`.
-    #[x_kube(validation = Rule::new("self >= 1 && self <= 65535").message("defaultPort must be between 1 and 65535; to turn a plugin off on one server set pluginPorts.<configKey>: 0 there"))]
+    #[x_kube(validation = rules::default_port())]
     pub default_port: i32,
 
     /// Path that is read, starting with `/`. Example: `/metrics`.
-    #[schemars(length(min = 1, max = 256))]
-    #[x_kube(validation = Rule::new("self.matches('^/[^ #\\\\x00-\\\\x1f\\\\x7f]*$')").message("endpoint must be a path that starts with /, without spaces or a fragment, for example /metrics"))]
+    #[schemars(length(max = 256))]
+    #[x_kube(validation = rules::endpoint())]
     pub endpoint: String,
 
     /// Name under which a server overrides the port, in its pluginPorts; unique in the namespace. Example: `metricsPort`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 63))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z][A-Za-z0-9]{0,62}$')").message("configKey must be lowerCamelCase, at most 63 letters and digits, for example metricsPort"))]
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = rules::camel_case("configKey", "metricsPort"))]
     pub config_key: Option<String>,
 
     /// `http` or `https`. Default: `http`.
@@ -129,14 +141,14 @@ pub struct Agent {
 
     /// Time between two readings, rounded up to a multiple of the server's own interval; absent: every poll.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 24))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,5}(ms|s|m|h)){1,3}$') && duration(self) >= duration('1s') && duration(self) <= duration('24h')").message("interval must be a duration between 1s and 24h, for example 30s"))]
+    #[schemars(length(max = 24))]
+    #[x_kube(validation = rules::duration("interval", "1s", "24h", "30s"))]
     pub interval: Option<String>,
 
     /// Time that one reading may take in all. Default: `3s`. At most 80% of the server's interval is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 24))]
-    #[x_kube(validation = Rule::new("self.matches('^([0-9]{1,5}(ms|s|m|h)){1,3}$') && duration(self) >= duration('100ms') && duration(self) <= duration('1m')").message("timeout must be a duration between 100ms and 1m, for example 3s"))]
+    #[schemars(length(max = 24))]
+    #[x_kube(validation = rules::duration("timeout", "100ms", "1m", "3s"))]
     pub timeout: Option<String>,
 
     /// A Secret of this namespace with credentials for the agent.
@@ -150,6 +162,7 @@ pub struct Agent {
     /// What of the answer is kept; absent or empty: its numbers and booleans, at most 32, in stable order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
+    #[x_kube(validation = rules::unique_value_names())]
     pub values: Vec<Value>,
 }
 
@@ -176,8 +189,8 @@ pub enum AgentFormat {
 #[serde(rename_all = "camelCase")]
 pub struct Value {
     /// Name of the value in status and metrics, lowerCamelCase. Example: `gpuTemperature`.
-    #[schemars(length(min = 1, max = 63))]
-    #[x_kube(validation = Rule::new("self.matches('^[a-z][A-Za-z0-9]{0,62}$')").message("the name of a value must be lowerCamelCase, at most 63 letters and digits, for example gpuTemperature"))]
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = rules::camel_case("the name of a value", "gpuTemperature"))]
     pub name: String,
 
     /// `Integer` (numbers are multiplied, then rounded half away from zero), `Boolean`, `Time` (RFC 3339, or seconds
@@ -186,8 +199,8 @@ pub struct Value {
     pub type_: ValueType,
 
     /// RFC 9535 JSONPath expressions; the first that matches anything counts. Example: `["$.temperatures.gpu"]`.
-    #[schemars(length(min = 1, max = 8), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
-    #[x_kube(validation = Rule::new("self.all(path, path.startsWith('$'))").message("a JSON path starts with $, for example $.temperatures.gpu"))]
+    #[schemars(length(min = 1, max = 8), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[x_kube(validation = rules::json_path())]
     pub json_paths: Vec<String>,
 
     /// What becomes of several matches of one path: `First`, `Sum`, `Max` or `Min`. Default: `First`.
@@ -196,7 +209,7 @@ pub struct Value {
 
     /// Factor for numbers, as a quantity: `1Mi` turns MiB into bytes, `100m` is 0.1. Default: `1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[x_kube(validation = Rule::new("type(self) == int ? self > 0 : (isQuantity(self) && quantity(self).isGreaterThan(quantity('0')))").message("multiplier must be a quantity above 0, for example 1Mi, 1000 or 100m"))]
+    #[x_kube(validation = rules::quantity("multiplier", "1Mi, 1000 or 100m"))]
     pub multiplier: Option<Quantity>,
 
     /// The field of status.machine that this value fills. Example: `gpuTemperatureCelsius`.
@@ -279,4 +292,50 @@ pub struct ServerCounts {
     /// Healthy of those that are asked. Example: `3/4`.
     #[schemars(length(max = 24))]
     pub summary: String,
+}
+
+/// That of a Kubernetes label selector, with bounds; without them its rules would count as too expensive.
+fn selector_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "x-kubernetes-map-type": "atomic",
+        "properties": {
+            "matchLabels": {
+                "description": "Labels that a server must have, with these values. Example: `{gpu: big}`.",
+                "type": "object",
+                "maxProperties": 16,
+                "additionalProperties": { "type": "string", "maxLength": 63 }
+            },
+            "matchExpressions": {
+                "description": "Conditions on labels, all of which must hold.",
+                "type": "array",
+                "maxItems": 16,
+                "x-kubernetes-list-type": "atomic",
+                "items": {
+                    "description": "A condition on one label.",
+                    "type": "object",
+                    "required": ["key", "operator"],
+                    "properties": {
+                        "key": {
+                            "description": "Key of the label. Example: `gpu`.",
+                            "type": "string",
+                            "maxLength": 317
+                        },
+                        "operator": {
+                            "description": "`In` or `NotIn` with values, `Exists` or `DoesNotExist` without.",
+                            "type": "string",
+                            "maxLength": 16
+                        },
+                        "values": {
+                            "description": "Values for `In` and `NotIn`. Example: `[big, huge]`.",
+                            "type": "array",
+                            "maxItems": 32,
+                            "x-kubernetes-list-type": "atomic",
+                            "items": { "type": "string", "maxLength": 63 }
+                        }
+                    }
+                }
+            }
+        }
+    })
 }

@@ -3,6 +3,9 @@
 //! Nothing here does IO or reads a clock. What a user may write is said once, in the schema and its CEL rules;
 //! what the schema cannot see is parsed at the edge into types that cannot hold anything invalid.
 
+// Doc comments here are what `kubectl explain` prints, and columns have types of the same name.
+#![allow(clippy::doc_markdown, clippy::duplicated_attributes)]
+
 pub mod condition;
 pub mod crd;
 pub mod duration;
@@ -10,6 +13,7 @@ pub mod endpoint;
 pub mod fleet_plugin;
 pub mod ollama_server;
 pub mod quantity;
+pub mod rules;
 pub mod server_status;
 
 pub use fleet_plugin::{FleetPlugin, FleetPluginSpec, FleetPluginStatus};

@@ -1,0 +1,166 @@
+//! The chart installs what it says, into a real API server, and nothing that a restricted namespace refuses.
+
+use crate::support::{ControlPlane, Namespace, child, control_plane::helm_command};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+pub const CHART: &str = "charts/ollama-fleet-operator";
+pub const MINIMAL: &str = "charts/ollama-fleet-operator/ci/minimal-values.yaml";
+const EVERYTHING: &str = "charts/ollama-fleet-operator/ci/everything-values.yaml";
+
+/// Helm without a cluster.
+fn helm(args: &[&str]) -> child::Output {
+    let folder = TempDir::new().unwrap();
+    child::run(&mut helm_command(folder.path(), args), None)
+}
+
+/// The objects that the chart makes of these values.
+fn render(values: &str, namespace: &str) -> Vec<Value> {
+    let text = helm(&["template", "fleet", CHART, "-f", values, "-n", namespace, "--include-crds"]).ok();
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    documents.into_iter().filter(|document| !document.is_null()).collect()
+}
+
+fn of_kind<'a>(objects: &'a [Value], kind: &str) -> Vec<&'a Value> {
+    objects.iter().filter(|object| object["kind"] == kind).collect()
+}
+
+/// `helm lint` has nothing to say, with the least and with the most values.
+#[test]
+fn helm_lint_is_silent() {
+    for values in [MINIMAL, EVERYTHING] {
+        let said = helm(&["lint", "--strict", CHART, "-f", values]).ok();
+        assert!(!said.contains("[WARNING]") && !said.contains("[ERROR]"), "{said}");
+    }
+}
+
+/// The one value without a default is asked for in words.
+#[test]
+fn the_image_must_be_named() {
+    let said = helm(&["template", "fleet", CHART]).refused();
+    assert!(
+        said.contains(
+            "image.repository is required: set it to where your cluster pulls the operator's image from"
+        ),
+        "{said}"
+    );
+}
+
+/// A value that does not exist is refused, not ignored; so is more than one replica without a leader.
+#[test]
+fn wrong_values_are_refused() {
+    let with = |set: &str| helm(&["template", "fleet", CHART, "-f", MINIMAL, "--set", set]).refused();
+    let said = with("polIntervall=5s");
+    assert!(said.contains("polIntervall"), "{said}");
+    let said = with("pollInterval=5");
+    assert!(said.contains("pollInterval"), "{said}");
+    let said = with("replicaCount=2");
+    assert!(said.contains("add --leader-elect to extraArgs"), "{said}");
+}
+
+/// Every object that the chart can make is one that the API server takes, field by field.
+#[test]
+fn every_rendered_object_is_valid() {
+    let control_plane = ControlPlane::start_bare();
+    control_plane.kubectl(&["create", "namespace", "fleet"], None).ok();
+    for values in [MINIMAL, EVERYTHING] {
+        for object in render(values, "fleet") {
+            // The Prometheus Operator's kinds, which this control plane does not have.
+            if object["apiVersion"].as_str().unwrap().starts_with("monitoring.coreos.com/") {
+                continue;
+            }
+            let args = ["create", "--dry-run=server", "--validate=strict", "-f", "-"];
+            let output = control_plane.kubectl(&args, Some(&object.to_string()));
+            assert_eq!(output.stderr, "", "{values}: {object}");
+            output.ok();
+        }
+    }
+    let everything = render(EVERYTHING, "fleet");
+    for kind in ["ServiceMonitor", "PrometheusRule", "PodDisruptionBudget", "NetworkPolicy"] {
+        assert_eq!(of_kind(&everything, kind).len(), 1, "{kind}");
+    }
+    let minimal = render(MINIMAL, "fleet");
+    assert!(
+        of_kind(&minimal, "PodDisruptionBudget").is_empty(),
+        "a budget for one replica only blocks node drains"
+    );
+    assert_eq!(of_kind(&minimal, "CustomResourceDefinition").len(), 2);
+    assert_eq!(of_kind(&minimal, "Deployment")[0]["spec"]["strategy"], json!({ "type": "Recreate" }));
+}
+
+/// No rule of the chart's roles is wider than needed: no wildcard, and nothing on Secrets.
+#[test]
+fn the_roles_have_no_wildcard_and_no_secrets() {
+    for values in [MINIMAL, EVERYTHING] {
+        let objects = render(values, "fleet");
+        for role in of_kind(&objects, "ClusterRole").into_iter().chain(of_kind(&objects, "Role")) {
+            let rules = role["rules"].to_string();
+            assert!(!rules.contains("\"*\"") && !rules.contains("secrets"), "{role}");
+        }
+    }
+}
+
+/// The pod runs in a namespace that enforces the restricted Pod Security level; one that could gain rights does not.
+#[tokio::test]
+async fn the_pod_is_restricted() {
+    let control_plane = ControlPlane::shared();
+    let enforce = [("pod-security.kubernetes.io/enforce", "restricted")];
+    let namespace = Namespace::with_labels(control_plane, &enforce).await;
+    for values in [MINIMAL, EVERYTHING] {
+        let objects = render(values, &namespace);
+        for account in of_kind(&objects, "ServiceAccount") {
+            control_plane.kubectl(&["apply", "-f", "-"], Some(&account.to_string())).ok();
+        }
+        let template = &of_kind(&objects, "Deployment")[0]["spec"]["template"];
+        let mut pod = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": template["metadata"], "spec": template["spec"] });
+        pod["metadata"]["name"] = "operator".into();
+        pod["metadata"]["namespace"] = namespace.name().into();
+        let create = |pod: &Value| {
+            let args = ["create", "--dry-run=server", "--validate=strict", "-f", "-"];
+            control_plane.kubectl(&args, Some(&pod.to_string()))
+        };
+        let output = create(&pod);
+        assert_eq!(output.stderr, "", "{values}");
+        output.ok();
+        pod["spec"]["containers"][0]["securityContext"]["allowPrivilegeEscalation"] = true.into();
+        let said = create(&pod).refused();
+        assert!(said.contains("violates PodSecurity \"restricted"), "{said}");
+    }
+}
+
+/// The chart installs and uninstalls; the CRDs and everything that users have made stay.
+#[test]
+fn uninstalling_keeps_crds_and_servers() {
+    let control_plane = ControlPlane::start_bare();
+    let install = ["install", "fleet", CHART, "-n", "fleet", "--create-namespace", "-f", MINIMAL];
+    let notes = control_plane.helm(&install).ok();
+    assert!(
+        notes.contains("kubectl rollout status -n fleet deployment/fleet-ollama-fleet-operator"),
+        "{notes}"
+    );
+    let wait = ["wait", "--for=condition=Established", "--timeout=30s", "crd/ollamaservers.ollama-fleet.io"];
+    control_plane.kubectl(&wait, None).ok();
+    let names = |kind: &str| control_plane.kubectl(&["get", kind, "-A", "-o", "name"], None).ok();
+    assert!(names("deployment").contains("fleet-ollama-fleet-operator"));
+    control_plane.kubectl(&["apply", "--server-side", "-f", "examples/ollamaserver-minimal.yaml"], None).ok();
+    // An upgrade with the same values changes nothing that would restart the operator.
+    let generation = ["get", "deployment", "-n", "fleet", "-o", "jsonpath={.items[*].metadata.generation}"];
+    let before = control_plane.kubectl(&generation, None).ok();
+    control_plane.helm(&["upgrade", "fleet", CHART, "-n", "fleet", "-f", MINIMAL]).ok();
+    assert_eq!(before, control_plane.kubectl(&generation, None).ok());
+    control_plane.helm(&["uninstall", "fleet", "-n", "fleet"]).ok();
+    for (kind, ours) in
+        [("deployment", ""), ("clusterrole", "fleet-ollama"), ("clusterrolebinding", "fleet-ollama")]
+    {
+        let left = names(kind);
+        assert!(!left.lines().any(|line| line.contains("ollama") && line.contains(ours)), "{left}");
+    }
+    let crds = names("crd");
+    assert!(
+        crds.contains("ollamaservers.ollama-fleet.io") && crds.contains("fleetplugins.ollama-fleet.io"),
+        "{crds}"
+    );
+    assert_eq!(names("ollamaserver").trim(), "ollamaserver.ollama-fleet.io/server-1");
+    // The next release of that name takes them over.
+    control_plane.helm(&install).ok();
+}

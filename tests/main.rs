@@ -1,0 +1,13 @@
+//! The integration tests: the real control plane, a simulated fleet, and the operator as a process of its own.
+//! One file a capability; `support` is the harness.
+
+// Tests may fail by panicking, and hand over JSON that they make in place.
+#![allow(clippy::needless_pass_by_value)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unwrap_in_result)]
+
+mod bad_objects;
+mod chart;
+mod chart_rights;
+mod crds;
+mod harness;
+mod support;

@@ -1,0 +1,46 @@
+//! Where the programs are that tests start.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
+
+/// The operator, as cargo built it for this test binary.
+pub fn operator() -> PathBuf {
+    env!("CARGO_BIN_EXE_ollama-fleet-operator").into()
+}
+
+/// etcd, API server, controllers and kubectl in one.
+pub fn control_plane() -> PathBuf {
+    find("CONTROL_PLANE_BIN", &tools().join("control-plane"))
+}
+
+/// The simulated hosts; built by the same cargo into the same folder as the operator.
+pub fn fleetsim() -> PathBuf {
+    find("FLEETSIM_BIN", &operator().with_file_name("fleetsim"))
+}
+
+pub fn helm() -> PathBuf {
+    find("HELM_BIN", &tools().join("helm"))
+}
+
+/// The folder of this repository.
+pub fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn tools() -> PathBuf {
+    let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = cache.or_else(|| env::home_dir().map(|home| home.join(".cache")));
+    cache.expect("neither XDG_CACHE_HOME nor HOME is set").join("ollama-fleet-operator/bin")
+}
+
+fn find(variable: &str, default: &Path) -> PathBuf {
+    let path = env::var_os(variable).map_or_else(|| default.to_owned(), PathBuf::from);
+    assert!(
+        path.is_file(),
+        "{} does not exist: run `make tools`, or name the program in {variable}",
+        path.display()
+    );
+    path
+}
