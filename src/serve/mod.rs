@@ -211,7 +211,7 @@ impl Bound {
                 .timer(TokioTimer::new())
                 .header_read_timeout(header_deadline)
                 .max_buf_size(CONNECTION_BUFFER);
-            tracing::info!(flag = name, %address, "listening");
+            tracing::debug!(flag = name, %address, "listening");
             start(server, router).await
         };
         tokio::pin!(served);
