@@ -90,21 +90,45 @@ impl Metrics {
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
         let poll_duration: Family<Call, Histogram> = Family::new_with_constructor(request_histogram);
-        registry.register("server_poll_duration_seconds", "Time of one request of a poll, by call", poll_duration.clone());
+        registry.register(
+            "server_poll_duration_seconds",
+            "Time of one request of a poll, by call",
+            poll_duration.clone(),
+        );
         let poll_failures = Family::default();
         registry.register("server_poll_failures", "Polls that failed, by reason", poll_failures.clone());
         let polls_skipped = Counter::default();
-        registry.register("server_polls_skipped", "Polls that never began, for want of a slot or because another object asks the same address", polls_skipped.clone());
+        registry.register(
+            "server_polls_skipped",
+            "Polls that never began, for want of a slot or because another object asks the same address",
+            polls_skipped.clone(),
+        );
         let schedule_lag = Histogram::new(LAG_BUCKETS);
-        registry.register("schedule_lag_seconds", "Time from a server's slot to the begin of its poll", schedule_lag.clone());
+        registry.register(
+            "schedule_lag_seconds",
+            "Time from a server's slot to the begin of its poll",
+            schedule_lag.clone(),
+        );
         let scrape_duration = Histogram::new(REQUEST_BUCKETS);
-        registry.register("plugin_scrape_duration_seconds", "Time of one reading of an agent", scrape_duration.clone());
+        registry.register(
+            "plugin_scrape_duration_seconds",
+            "Time of one reading of an agent",
+            scrape_duration.clone(),
+        );
         let scrape_failures = Family::default();
-        registry.register("plugin_scrape_failures", "Readings of agents that failed, by reason", scrape_failures.clone());
+        registry.register(
+            "plugin_scrape_failures",
+            "Readings of agents that failed, by reason",
+            scrape_failures.clone(),
+        );
         let writes = Family::default();
         registry.register("status_writes", "Writes of status, by kind and outcome", writes.clone());
         let write_duration: Family<KindOnly, Histogram> = Family::new_with_constructor(request_histogram);
-        registry.register("status_write_duration_seconds", "Time of one write of status", write_duration.clone());
+        registry.register(
+            "status_write_duration_seconds",
+            "Time of one write of status",
+            write_duration.clone(),
+        );
         let events = Family::default();
         registry.register("events", "Events, by outcome", events.clone());
         let watch_events = Family::default();
@@ -112,7 +136,11 @@ impl Metrics {
         let watch_errors = Family::default();
         registry.register("watch_errors", "Errors of the watches", watch_errors.clone());
         let undecodable = Family::default();
-        registry.register("undecodable_objects", "Objects that cannot be read and are not acted on", undecodable.clone());
+        registry.register(
+            "undecodable_objects",
+            "Objects that cannot be read and are not acted on",
+            undecodable.clone(),
+        );
         let panics = Counter::default();
         registry.register("panics", "Tasks that ended by a bug and were begun again", panics.clone());
         registry.register_collector(Box::new(fleet::FleetCollector::new(live.clone(), server_limit)));
@@ -155,7 +183,11 @@ impl Metrics {
         if let (Some(depths), Some(body)) = (self.depths.get(), text.strip_suffix("# EOF\n")) {
             let (writes, events) = ((depths.writes)(), (depths.events)());
             let mut queues = Registry::with_prefix("ollama_fleet");
-            queues.register("status_write_queue", "Statuses that wait to be written", ConstGauge::new(as_gauge(writes)));
+            queues.register(
+                "status_write_queue",
+                "Statuses that wait to be written",
+                ConstGauge::new(as_gauge(writes)),
+            );
             queues.register("event_queue", "Events that wait to be sent", ConstGauge::new(as_gauge(events)));
             let mut tail = String::new();
             if encode(&mut tail, &queues).is_ok() {

@@ -25,7 +25,9 @@ use tokio_util::sync::CancellationToken;
 /// Why the operator cannot run. Nothing of this passes by itself, so the process ends and says so.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    #[error("no cluster to talk to: {0}\nhint: pass --kubeconfig FILE, set KUBECONFIG, or run in a pod with a ServiceAccount")]
+    #[error(
+        "no cluster to talk to: {0}\nhint: pass --kubeconfig FILE, set KUBECONFIG, or run in a pod with a ServiceAccount"
+    )]
     Cluster(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error(transparent)]
     Http(#[from] ClientError),

@@ -55,13 +55,17 @@ pub struct Endpoint {
 /// Why a host string is no endpoint; the text tells a person what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EndpointError {
-    #[error("host must be a name, an IPv4 address or an IPv6 address in brackets, each with an optional :port, or http(s)://host[:port][/prefix]")]
+    #[error(
+        "host must be a name, an IPv4 address or an IPv6 address in brackets, each with an optional :port, or http(s)://host[:port][/prefix]"
+    )]
     Malformed,
     #[error("host must not contain user information; put credentials into a Secret and name it in secretRef")]
     UserInfo,
     #[error("the port must be between 1 and 65535")]
     Port,
-    #[error("the last label of a host name must not be numeric; write an IPv4 address as four decimal numbers, for example 192.168.1.100")]
+    #[error(
+        "the last label of a host name must not be numeric; write an IPv4 address as four decimal numbers, for example 192.168.1.100"
+    )]
     NumericName,
     #[error("a path prefix needs a scheme; write for example http://gpu1.lab:11434/ollama")]
     PrefixWithoutScheme,

@@ -74,7 +74,9 @@ impl EventQueue {
     pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
         let reporter = Reporter { controller: MANAGER.into(), instance: std::env::var("POD_NAME").ok() };
         let recorder = Recorder::new(client, reporter);
-        Self { shared: Arc::new(Shared { recorder, metrics, state: Mutex::default(), changed: Notify::new() }) }
+        Self {
+            shared: Arc::new(Shared { recorder, metrics, state: Mutex::default(), changed: Notify::new() }),
+        }
     }
 
     /// Asks for an Event about an object.
@@ -227,7 +229,11 @@ impl Shared {
         match failure {
             ApiFailure::Unavailable => {
                 let mut state = self.lock();
-                if queued.urgent { state.urgent.push_front(queued) } else { state.routine.push_front(queued) }
+                if queued.urgent {
+                    state.urgent.push_front(queued)
+                } else {
+                    state.routine.push_front(queued)
+                }
                 false
             }
             // The namespace is going, or the rights are missing: another try would only hold up the others.

@@ -154,11 +154,19 @@ impl StatusWriter {
     }
 
     /// Asks for a write. A status of the same object that still waits is replaced: the newest is the truth.
-    pub fn submit(&self, target: Target, generation: Option<i64>, status: Value, urgency: Urgency, written: Written) {
+    pub fn submit(
+        &self,
+        target: Target,
+        generation: Option<i64>,
+        status: Value,
+        urgency: Urgency,
+        written: Written,
+    ) {
         let uid = target.uid.clone();
         let mut queue = self.shared.lock();
         let urgency = queue.jobs.get(&uid).map_or(urgency, |waiting| waiting.urgency.max(urgency));
-        let waiting = queue.jobs.insert(uid.clone(), Job { target, generation, status, urgency, refusals: 0, written });
+        let waiting =
+            queue.jobs.insert(uid.clone(), Job { target, generation, status, urgency, refusals: 0, written });
         if waiting.is_none_or(|waiting| waiting.urgency < urgency) {
             queue.enqueue(&uid);
         }
@@ -179,7 +187,8 @@ impl StatusWriter {
     /// Writes until the token is cancelled, and then what is waiting, for at most 5 s.
     pub async fn run(self, shutdown: CancellationToken) {
         let limiter = RateLimiter::direct(Quota::per_second(WRITES_PER_SECOND));
-        let mut drive = Drive { shared: self.shared, limiter, running: JoinSet::new(), pause: None, pauses: 0 };
+        let mut drive =
+            Drive { shared: self.shared, limiter, running: JoinSet::new(), pause: None, pauses: 0 };
         tokio::select! {
             () = drive.forever() => {}
             () = shutdown.cancelled() => {}
@@ -323,7 +332,9 @@ async fn write(client: &Client, metrics: &Metrics, job: &Job) -> Outcome {
 
 async fn write_as<K>(client: &Client, metrics: &Metrics, job: &Job) -> Outcome
 where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug,
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug,
 {
     let target = &job.target;
     let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), &target.namespace);

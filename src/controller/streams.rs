@@ -20,9 +20,19 @@ pub type Item<K> = (usize, watcher::Event<DeserializeGuard<K>>);
 
 /// Watches a kind in all the given namespaces, or everywhere if there are none. Errors are counted and logged here and
 /// followed by another try; they never end the stream.
-pub fn watch<K>(client: &Client, namespaces: &[String], kind: Kind, metrics: Arc<Metrics>) -> impl Stream<Item = Item<K>> + Send + use<K>
+pub fn watch<K>(
+    client: &Client,
+    namespaces: &[String],
+    kind: Kind,
+    metrics: Arc<Metrics>,
+) -> impl Stream<Item = Item<K>> + Send + use<K>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + 'static,
 {
     let apis: Vec<Api<DeserializeGuard<K>>> = if namespaces.is_empty() {
         vec![Api::all(client.clone())]

@@ -40,18 +40,32 @@ impl Collector for FleetCollector {
         out.all(&servers, "server_up", "1 if the host answers, 0 if not", None, |server| {
             server.reachable().map(i64::from)
         })?;
-        out.series("server_condition", "1 for the status that a condition has", None, &servers, |server, emit| {
-            for condition in &server.status.conditions {
-                emit(vec![("type", &condition.type_), ("status", &condition.status)], 1)?;
-            }
-            Ok(())
-        })?;
-        out.all(&servers, "server_last_poll_timestamp_seconds", "When the last poll of the host ended", None, |server| {
-            server.last_poll.map(|time| time.as_second())
-        })?;
+        out.series(
+            "server_condition",
+            "1 for the status that a condition has",
+            None,
+            &servers,
+            |server, emit| {
+                for condition in &server.status.conditions {
+                    emit(vec![("type", &condition.type_), ("status", &condition.status)], 1)?;
+                }
+                Ok(())
+            },
+        )?;
+        out.all(
+            &servers,
+            "server_last_poll_timestamp_seconds",
+            "When the last poll of the host ended",
+            None,
+            |server| server.last_poll.map(|time| time.as_second()),
+        )?;
         let detailed = if servers.len() <= self.server_limit { servers.as_slice() } else { &[] };
         let dropped = servers.len() - detailed.len();
-        out.single("metrics_servers_dropped", "Servers whose detailed series are left out by --metrics-server-limit", count(dropped))?;
+        out.single(
+            "metrics_servers_dropped",
+            "Servers whose detailed series are left out by --metrics-server-limit",
+            count(dropped),
+        )?;
         details(&mut out, detailed)
     }
 }
@@ -61,19 +75,35 @@ fn details(out: &mut Out<'_, '_>, servers: &[Snapshot]) -> fmt::Result {
         let version = server.status.version.as_deref().unwrap_or("");
         emit(vec![("version", version), ("backend", server.backend)], 1)
     })?;
-    out.all(servers, "server_consecutive_failures", "Polls that failed in a row", None, |server| Some(i64::from(server.failures)))?;
-    out.all(servers, "server_models", "Models on disk", None, |server| server.status.model_count.map(i64::from))?;
-    out.all(servers, "server_models_bytes", "Disk space of all models", None, |server| bytes(server.status.model_size.as_ref()))?;
-    out.all(servers, "server_loaded_models", "Models in memory", None, |server| server.status.loaded_count.map(i64::from))?;
-    out.all(servers, "server_vram_used_bytes", "GPU memory of the loaded models", None, |server| bytes(server.status.vram_used.as_ref()))?;
-    out.series("server_capacity_bytes", "What the object says that the machine has", None, servers, |server, emit| {
-        for (kind, quantity) in [("memory", &server.capacity_memory), ("vram", &server.capacity_vram)] {
-            if let Some(bytes) = bytes(quantity.as_ref()) {
-                emit(vec![("kind", kind)], bytes)?;
-            }
-        }
-        Ok(())
+    out.all(servers, "server_consecutive_failures", "Polls that failed in a row", None, |server| {
+        Some(i64::from(server.failures))
     })?;
+    out.all(servers, "server_models", "Models on disk", None, |server| {
+        server.status.model_count.map(i64::from)
+    })?;
+    out.all(servers, "server_models_bytes", "Disk space of all models", None, |server| {
+        bytes(server.status.model_size.as_ref())
+    })?;
+    out.all(servers, "server_loaded_models", "Models in memory", None, |server| {
+        server.status.loaded_count.map(i64::from)
+    })?;
+    out.all(servers, "server_vram_used_bytes", "GPU memory of the loaded models", None, |server| {
+        bytes(server.status.vram_used.as_ref())
+    })?;
+    out.series(
+        "server_capacity_bytes",
+        "What the object says that the machine has",
+        None,
+        servers,
+        |server, emit| {
+            for (kind, quantity) in [("memory", &server.capacity_memory), ("vram", &server.capacity_vram)] {
+                if let Some(bytes) = bytes(quantity.as_ref()) {
+                    emit(vec![("kind", kind)], bytes)?;
+                }
+            }
+            Ok(())
+        },
+    )?;
     for (name, help, value) in MODEL_SERIES {
         out.series(name, help, None, servers, |server, emit| {
             for model in server.status.loaded_models.iter().flatten() {
@@ -85,7 +115,9 @@ fn details(out: &mut Out<'_, '_>, servers: &[Snapshot]) -> fmt::Result {
         })?;
     }
     out.series("server_temperature_celsius", "Temperatures, from agents", None, servers, |server, emit| {
-        for (sensor, reading) in [("cpu", Reading::CpuTemperatureCelsius), ("gpu", Reading::GpuTemperatureCelsius)] {
+        for (sensor, reading) in
+            [("cpu", Reading::CpuTemperatureCelsius), ("gpu", Reading::GpuTemperatureCelsius)]
+        {
             if let Some(value) = server.readings.get(reading) {
                 emit(vec![("sensor", sensor)], value)?;
             }
@@ -98,16 +130,22 @@ fn details(out: &mut Out<'_, '_>, servers: &[Snapshot]) -> fmt::Result {
     out.all(servers, "server_boot_timestamp_seconds", "When the machine started", None, |server| {
         server.readings.boot_time.map(|time| time.as_second())
     })?;
-    out.series("plugin_up", "1 if the plugin's agent answers on this server, 0 if not", None, servers, |server, emit| {
-        for PluginReport { name, state, .. } in server.status.plugins.iter().flatten() {
-            match state.as_deref() {
-                Some("Active") => emit(vec![("plugin", name)], 1)?,
-                Some("Error") => emit(vec![("plugin", name)], 0)?,
-                _ => {}
+    out.series(
+        "plugin_up",
+        "1 if the plugin's agent answers on this server, 0 if not",
+        None,
+        servers,
+        |server, emit| {
+            for PluginReport { name, state, .. } in server.status.plugins.iter().flatten() {
+                match state.as_deref() {
+                    Some("Active") => emit(vec![("plugin", name)], 1)?,
+                    Some("Error") => emit(vec![("plugin", name)], 0)?,
+                    _ => {}
+                }
             }
-        }
-        Ok(())
-    })
+            Ok(())
+        },
+    )
 }
 
 type ModelSeries = (&'static str, &'static str, fn(&LoadedModel) -> Option<i64>);
@@ -185,8 +223,12 @@ impl Out<'_, '_> {
         if servers.is_empty() {
             return Ok(());
         }
-        let mut family =
-            self.encoder.encode_descriptor(name, help, unit, prometheus_client::metrics::MetricType::Gauge)?;
+        let mut family = self.encoder.encode_descriptor(
+            name,
+            help,
+            unit,
+            prometheus_client::metrics::MetricType::Gauge,
+        )?;
         for server in servers {
             each(server, &mut |extra, value| {
                 let mut labels: Labels<'s> = vec![("namespace", &server.namespace), ("server", &server.name)];

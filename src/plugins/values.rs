@@ -60,9 +60,14 @@ impl CompiledValues {
         let mut compiled: Vec<CompiledValue> = Vec::with_capacity(specs.len());
         for spec in specs {
             let value = compile_one(spec)?;
-            let twin = compiled.iter().find(|other| other.reading.is_some() && other.reading == value.reading);
+            let twin =
+                compiled.iter().find(|other| other.reading.is_some() && other.reading == value.reading);
             if let (Some(twin), Some(reading)) = (twin, value.reading) {
-                return Err(ValueError::ReadingTwice { first: twin.name.clone(), second: value.name, reading });
+                return Err(ValueError::ReadingTwice {
+                    first: twin.name.clone(),
+                    second: value.name,
+                    reading,
+                });
             }
             compiled.push(value);
         }

@@ -63,7 +63,8 @@ fn without_values_numbers_and_booleans_are_kept_in_stable_order() {
     let values = CompiledValues::compile(&[]).unwrap().extract(&answer).values;
     let names: Vec<&str> = values.keys().map(String::as_str).collect();
     assert_eq!(names, ["aCX", "b", "list0"]);
-    let many: Json = (0..100).map(|i| (format!("k{i:03}"), json!(i))).collect::<serde_json::Map<_, _>>().into();
+    let many: Json =
+        (0..100).map(|i| (format!("k{i:03}"), json!(i))).collect::<serde_json::Map<_, _>>().into();
     assert_eq!(CompiledValues::compile(&[]).unwrap().extract(&many).values.len(), PLUGIN_VALUES_MAX);
 }
 

@@ -7,7 +7,8 @@ use ipnet::IpNet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Names of cloud metadata services; they are refused before any lookup.
-const METADATA_NAMES: [&str; 4] = ["metadata", "metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"];
+const METADATA_NAMES: [&str; 4] =
+    ["metadata", "metadata.google.internal", "metadata.goog", "instance-data.ec2.internal"];
 
 /// An address or name that the policy refuses. The text never repeats the address, which may be somebody's secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -84,9 +85,10 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match s {
         // `::` and `::1` are themselves, not IPv4-compatible addresses.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
-        [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x64, 0xff9b, 0, 0, 0, 0, ..] | [0x64, 0xff9b, 1, ..] => {
-            Some(low())
-        }
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..]
+        | [0, 0, 0, 0, 0xffff, 0, ..]
+        | [0x64, 0xff9b, 0, 0, 0, 0, ..]
+        | [0x64, 0xff9b, 1, ..] => Some(low()),
         [0x2002, high, low, ..] => {
             let [a, b] = high.to_be_bytes();
             let [c, d] = low.to_be_bytes();

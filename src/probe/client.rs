@@ -2,11 +2,7 @@
 //!
 //! Deadlines are the caller's: every call here runs inside one `timeout_at` that covers a whole poll.
 
-use super::{
-    address::AddressPolicy,
-    failure::Failure,
-    resolve::CheckedResolver,
-};
+use super::{address::AddressPolicy, failure::Failure, resolve::CheckedResolver};
 use crate::api::endpoint::Endpoint;
 use k8s_openapi::jiff::{Timestamp, fmt::rfc2822};
 use reqwest::{

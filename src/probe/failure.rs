@@ -60,16 +60,22 @@ impl Failure {
         match self {
             Self::AddressNotAllowed => "the operator's address policy refuses where the name leads to",
             Self::DnsFailed => "the host name cannot be resolved",
-            Self::ConnectionRefused => "the connection was refused or reset; is the server running and listening on this address?",
+            Self::ConnectionRefused => {
+                "the connection was refused or reset; is the server running and listening on this address?"
+            }
             Self::Timeout => "no full answer in time, or no route to the host",
             Self::TlsFailed => "the TLS handshake or the certificate failed",
             Self::Unauthorized => "the host wants credentials (401)",
-            Self::HostRejected => "the host refuses the request (403); Ollama does so for Host names it does not know: set hostHeader",
+            Self::HostRejected => {
+                "the host refuses the request (403); Ollama does so for Host names it does not know: set hostHeader"
+            }
             Self::NotOllama => "something answers there, but not the expected API",
             Self::ServerBusy => "the server is overloaded (429 or 503)",
             Self::InvalidResponse => "the answer is not what the API promises",
             Self::ResponseTooLarge => "the answer is larger than the operator reads",
-            Self::UnexpectedRedirect => "the host redirects, and redirects are never followed; write the final address",
+            Self::UnexpectedRedirect => {
+                "the host redirects, and redirects are never followed; write the final address"
+            }
         }
     }
 

@@ -46,7 +46,11 @@ fn part<T>(
     }
 }
 
-async fn why(ask: &Ask<'_>, version: &Part<String>, loaded: &Part<Vec<super::report::LoadedSeen>>) -> Failure {
+async fn why(
+    ask: &Ask<'_>,
+    version: &Part<String>,
+    loaded: &Part<Vec<super::report::LoadedSeen>>,
+) -> Failure {
     if let Some(failure) = loaded.failure().filter(|failure| ends_the_poll(*failure)) {
         return failure;
     }

@@ -11,7 +11,10 @@ use super::{
 /// Online is a healthy `/health` or a well-formed `/v1/models`.
 pub async fn poll(ask: &Ask<'_>) -> Result<HostReport, Failure> {
     let health = ask.get_small("/health", false).await.and_then(super::Answer::success);
-    if let Err(failure @ (Failure::ConnectionRefused | Failure::Timeout | Failure::DnsFailed | Failure::TlsFailed)) = health {
+    if let Err(
+        failure @ (Failure::ConnectionRefused | Failure::Timeout | Failure::DnsFailed | Failure::TlsFailed),
+    ) = health
+    {
         return Err(failure);
     }
     let listed = ask
@@ -21,9 +24,11 @@ pub async fn poll(ask: &Ask<'_>) -> Result<HostReport, Failure> {
         .and_then(|answer| wire::openai_models(&answer.body));
     match (health, listed) {
         (_, Ok(names)) => Ok(report(names)),
-        (Ok(_), Err(failure)) => {
-            Ok(HostReport { version: Part::Missing, models: Part::Failed(failure), loaded: Part::Failed(failure) })
-        }
+        (Ok(_), Err(failure)) => Ok(HostReport {
+            version: Part::Missing,
+            models: Part::Failed(failure),
+            loaded: Part::Failed(failure),
+        }),
         (Err(failure), Err(_)) => Err(failure),
     }
 }

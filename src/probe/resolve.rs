@@ -3,11 +3,7 @@
 
 use super::address::{AddressNotAllowed, AddressPolicy};
 use crate::api::endpoint::Host;
-use hickory_resolver::{
-    Resolver, TokioResolver,
-    net::runtime::TokioRuntimeProvider,
-    proto::rr::Name,
-};
+use hickory_resolver::{Resolver, TokioResolver, net::runtime::TokioRuntimeProvider, proto::rr::Name};
 use reqwest::dns::{Addrs, Name as ClientName, Resolve, Resolving};
 use std::{
     error::Error,
@@ -103,7 +99,9 @@ impl Resolve for CheckedResolver {
         Box::pin(async move {
             match resolver.lookup(name.as_str()).await {
                 // Port 0 means the port of the URL.
-                Ok(addresses) => Ok(Box::new(addresses.into_iter().map(|ip| SocketAddr::new(ip, 0))) as Addrs),
+                Ok(addresses) => {
+                    Ok(Box::new(addresses.into_iter().map(|ip| SocketAddr::new(ip, 0))) as Addrs)
+                }
                 Err(ResolveError::NotAllowed(error)) => Err(Box::new(error) as Box<dyn Error + Send + Sync>),
                 Err(ResolveError::Lookup(error)) => Err(Box::new(error) as Box<dyn Error + Send + Sync>),
             }

@@ -40,7 +40,8 @@ pub fn version(body: &[u8]) -> Result<String, Failure> {
 /// `GET /api/tags`.
 pub fn tags(body: &[u8]) -> Result<Vec<ModelSeen>, Failure> {
     let wire: ModelList<WireModel> = parse(body)?;
-    let mut models: Vec<ModelSeen> = wire.into_models()?.into_iter().map(WireModel::on_disk).collect::<Result<_, _>>()?;
+    let mut models: Vec<ModelSeen> =
+        wire.into_models()?.into_iter().map(WireModel::on_disk).collect::<Result<_, _>>()?;
     models.sort_by(|a, b| a.name.cmp(&b.name));
     models.dedup_by(|a, b| a.name == b.name);
     Ok(models)
@@ -356,8 +357,11 @@ impl<'de> Deserialize<'de> for Words {
         }
         Ok(Self(match ListOrAny::deserialize(deserializer)? {
             ListOrAny::List(words) => {
-                let words: Vec<String> =
-                    words.iter().filter_map(|word| word.word(SHORT_WORD_MAX)).take(CAPABILITIES_MAX).collect();
+                let words: Vec<String> = words
+                    .iter()
+                    .filter_map(|word| word.word(SHORT_WORD_MAX))
+                    .take(CAPABILITIES_MAX)
+                    .collect();
                 (!words.is_empty()).then_some(words)
             }
             ListOrAny::Any(_) => None,

@@ -68,21 +68,40 @@ fn order_is_ours_because_the_hosts_order_changes() {
 #[case::a_list(r#"{"name":"a","size":[1]}"#, None)]
 #[case::overflowing(r#"{"name":"a","size":1e300}"#, None)]
 #[case::null_details(r#"{"name":"a","size":7,"details":null,"capabilities":null}"#, Some(7))]
-#[case::cloud_stub(r#"{"name":"big:cloud","size":384,"remote_host":"https://ollama.example.com"}"#, Some(384))]
+#[case::cloud_stub(
+    r#"{"name":"big:cloud","size":384,"remote_host":"https://ollama.example.com"}"#,
+    Some(384)
+)]
 fn optional_fields_of_the_wrong_kind_are_unknown(#[case] entry: &str, #[case] size: Option<u64>) {
     let models = tags(format!(r#"{{"models":[{entry}]}}"#).as_bytes()).unwrap();
     assert_eq!(models[0].size, size);
 }
 
 #[rstest]
-#[case::idle_countdown("2025-05-10T08:10:00.5-07:00", Some("2025-05-10T15:06:00Z"), Expiry::At(at("2025-05-10T15:10:00.5Z")))]
-#[case::stopping("2025-05-10T08:05:00-07:00", Some("2025-05-10T15:06:00Z"), Expiry::Past(at("2025-05-10T15:05:00Z")))]
-#[case::within_two_seconds("2025-05-10T15:05:59Z", Some("2025-05-10T15:06:00Z"), Expiry::At(at("2025-05-10T15:05:59Z")))]
+#[case::idle_countdown(
+    "2025-05-10T08:10:00.5-07:00",
+    Some("2025-05-10T15:06:00Z"),
+    Expiry::At(at("2025-05-10T15:10:00.5Z"))
+)]
+#[case::stopping(
+    "2025-05-10T08:05:00-07:00",
+    Some("2025-05-10T15:06:00Z"),
+    Expiry::Past(at("2025-05-10T15:05:00Z"))
+)]
+#[case::within_two_seconds(
+    "2025-05-10T15:05:59Z",
+    Some("2025-05-10T15:06:00Z"),
+    Expiry::At(at("2025-05-10T15:05:59Z"))
+)]
 #[case::forever("2317-08-20T15:06:00Z", Some("2025-05-10T15:06:00Z"), Expiry::Never)]
 #[case::no_date_header("2025-05-10T15:05:00Z", None, Expiry::At(at("2025-05-10T15:05:00Z")))]
 #[case::go_zero_time("0001-01-01T00:00:00Z", Some("2025-05-10T15:06:00Z"), Expiry::Unknown)]
 #[case::no_time("soon", Some("2025-05-10T15:06:00Z"), Expiry::Unknown)]
-fn expiry_is_judged_by_the_hosts_own_clock(#[case] expires: &str, #[case] now: Option<&str>, #[case] expected: Expiry) {
+fn expiry_is_judged_by_the_hosts_own_clock(
+    #[case] expires: &str,
+    #[case] now: Option<&str>,
+    #[case] expected: Expiry,
+) {
     let body = format!(r#"{{"models":[{{"name":"a","expires_at":"{expires}"}}]}}"#);
     assert_eq!(ps(body.as_bytes(), now.map(at)).unwrap()[0].expires, expected);
 }

@@ -71,7 +71,8 @@ impl Plugins {
     /// Follows the objects until the token is cancelled.
     pub async fn run(mut self, client: Client, namespaces: Vec<String>, shutdown: CancellationToken) {
         let metrics = Arc::clone(&self.context.metrics);
-        let mut items = std::pin::pin!(streams::watch::<FleetPlugin>(&client, &namespaces, Kind::FleetPlugin, metrics));
+        let mut items =
+            std::pin::pin!(streams::watch::<FleetPlugin>(&client, &namespaces, Kind::FleetPlugin, metrics));
         let mut ticks = interval(COUNT_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut counts_waiting = false;
@@ -170,7 +171,9 @@ impl Plugins {
         for (namespace, plugins) in namespaces {
             let mut verdicts = validate(&plugins);
             let mut active = Vec::new();
-            for known in self.known.values_mut().filter(|known| known.object.namespace().as_ref() == Some(&namespace)) {
+            for known in
+                self.known.values_mut().filter(|known| known.object.namespace().as_ref() == Some(&namespace))
+            {
                 let Some(verdict) = verdicts.remove(&known.object.name_any()) else { continue };
                 // What has not changed stays the same object, so that no reading that is under way is thrown away.
                 let same = known.judged_generation == known.object.metadata.generation

@@ -40,9 +40,12 @@ pub fn plan(
     let mut builder = Builder::new(&previous.conditions, plugin.metadata.generation, now);
     let state = match verdict {
         Err(refused) => {
-            builder
-                .set(ACCEPTED, Truth::False, refused.reason, &refused.message)
-                .set(READY, Truth::False, refused.reason, &refused.message);
+            builder.set(ACCEPTED, Truth::False, refused.reason, &refused.message).set(
+                READY,
+                Truth::False,
+                refused.reason,
+                &refused.message,
+            );
             "Error"
         }
         Ok(()) => {
@@ -60,7 +63,11 @@ pub fn plan(
     FleetPluginStatus {
         state: Some(state.to_owned()),
         observed_generation: plugin.metadata.generation,
-        installed_version: if verdict.is_ok() { plugin.spec.version.clone() } else { previous.installed_version },
+        installed_version: if verdict.is_ok() {
+            plugin.spec.version.clone()
+        } else {
+            previous.installed_version
+        },
         servers: Some(counts),
         conditions: builder.build(),
     }

@@ -42,7 +42,9 @@ pub fn validate(plugins: &[Arc<FleetPlugin>]) -> BTreeMap<String, Result<Arc<Act
             match owners.get(key) {
                 Some(owner) => Err(Refused {
                     reason: "ConfigKeyConflict",
-                    message: format!("configKey {key} belongs to the older FleetPlugin {owner}; choose another one"),
+                    message: format!(
+                        "configKey {key} belongs to the older FleetPlugin {owner}; choose another one"
+                    ),
                 }),
                 None => {
                     owners.insert(key, plugin.name_any());
@@ -69,13 +71,17 @@ fn validate_one(plugin: &FleetPlugin) -> Result<ActivePlugin, Refused> {
     let PluginType::Agent = spec.type_;
     let agent = spec.agent.as_ref().ok_or_else(|| Refused::invalid("type Agent needs spec.agent"))?;
     match &spec.version {
-        None => return Err(Refused::invalid("type Agent needs spec.version, a semantic version such as 1.0.0")),
+        None => {
+            return Err(Refused::invalid("type Agent needs spec.version, a semantic version such as 1.0.0"));
+        }
         Some(version) => {
             semver::Version::parse(version)
                 .map_err(|error| Refused::invalid(format!("version is no semantic version: {error}")))?;
         }
     }
-    for (set, field) in [(agent.secret_ref.is_some(), "secretRef"), (agent.cert_secret_ref.is_some(), "certSecretRef")] {
+    for (set, field) in
+        [(agent.secret_ref.is_some(), "secretRef"), (agent.cert_secret_ref.is_some(), "certSecretRef")]
+    {
         // Ignoring it would mean to ask with less protection than its owner wrote down.
         if set {
             return Err(Refused::invalid(format!(
@@ -96,13 +102,17 @@ fn active(name: String, selector: Selector, agent: &Agent) -> Result<ActivePlugi
         .ok()
         .filter(|port| *port > 0)
         .ok_or_else(|| Refused::invalid("agent.defaultPort must be between 1 and 65535"))?;
-    if !agent.endpoint.starts_with('/') || agent.endpoint.contains(|c: char| c.is_control() || c.is_whitespace() || c == '#') {
+    if !agent.endpoint.starts_with('/')
+        || agent.endpoint.contains(|c: char| c.is_control() || c.is_whitespace() || c == '#')
+    {
         return Err(Refused::invalid("agent.endpoint must be a path that starts with /"));
     }
     let optional = |text: Option<&str>, field: &str| -> Result<Option<Duration>, Refused> {
         let Some(text) = text else { return Ok(None) };
         let value = duration::parse(text).filter(|value| !value.is_zero());
-        value.map(Some).ok_or_else(|| Refused::invalid(format!("agent.{field} must be a duration, for example 3s")))
+        value
+            .map(Some)
+            .ok_or_else(|| Refused::invalid(format!("agent.{field} must be a duration, for example 3s")))
     };
     Ok(ActivePlugin {
         name,
@@ -116,7 +126,8 @@ fn active(name: String, selector: Selector, agent: &Agent) -> Result<ActivePlugi
         config_key: agent.config_key.clone(),
         interval: optional(agent.interval.as_deref(), "interval")?,
         timeout: optional(agent.timeout.as_deref(), "timeout")?.unwrap_or(TIMEOUT),
-        values: CompiledValues::compile(&agent.values).map_err(|error| Refused::invalid(error.to_string()))?,
+        values: CompiledValues::compile(&agent.values)
+            .map_err(|error| Refused::invalid(error.to_string()))?,
     })
 }
 
@@ -149,7 +160,8 @@ mod tests {
 
     #[test]
     fn a_refused_plugin_does_not_hold_a_config_key() {
-        let bad = plugin("bad", "2026-01-01T00:00:00Z", json!({"configKey": "k", "secretRef": {"name": "s"}}));
+        let bad =
+            plugin("bad", "2026-01-01T00:00:00Z", json!({"configKey": "k", "secretRef": {"name": "s"}}));
         let good = plugin("good", "2026-01-02T00:00:00Z", json!({"configKey": "k"}));
         let verdicts = validate(&[bad, good]);
         assert!(verdicts["bad"].is_err() && verdicts["good"].is_ok());
@@ -162,7 +174,8 @@ mod tests {
     #[case::timeout(json!({"timeout": "soon"}), "timeout")]
     #[case::path(json!({"values": [{"name": "x", "jsonPaths": ["$.["]}]}), "position")]
     fn refusals_name_the_field(#[case] agent: Value, #[case] word: &str) {
-        let refused = validate(&[plugin("p", "2026-01-01T00:00:00Z", agent)]).remove("p").unwrap().unwrap_err();
+        let refused =
+            validate(&[plugin("p", "2026-01-01T00:00:00Z", agent)]).remove("p").unwrap().unwrap_err();
         assert!(refused.message.contains(word), "{}", refused.message);
     }
 

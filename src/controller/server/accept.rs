@@ -46,13 +46,20 @@ impl Rejected {
 }
 
 /// Judges a spec. What only a lookup can tell (a name that leads to a refused address) comes with the poll.
-pub fn accept(spec: &OllamaServerSpec, defaults: &PollArgs, policy: &AddressPolicy) -> Result<Accepted, Rejected> {
+pub fn accept(
+    spec: &OllamaServerSpec,
+    defaults: &PollArgs,
+    policy: &AddressPolicy,
+) -> Result<Accepted, Rejected> {
     let endpoint = Endpoint::parse(&spec.host).map_err(|error| Rejected::invalid(error.to_string()))?;
     let allowed = match &endpoint.host {
         Host::Ip(address) => policy.check(*address),
         Host::Name(name) => AddressPolicy::check_name(name),
     };
-    allowed.map_err(|error| Rejected { reason: "AddressNotAllowed", message: format!("{error} by the operator's address policy") })?;
+    allowed.map_err(|error| Rejected {
+        reason: "AddressNotAllowed",
+        message: format!("{error} by the operator's address policy"),
+    })?;
     if spec.backend_type == BackendType::Plugin {
         return Err(Rejected {
             reason: "ProviderNotFound",
@@ -66,11 +73,15 @@ pub fn accept(spec: &OllamaServerSpec, defaults: &PollArgs, policy: &AddressPoli
         (spec.tls_server_name.is_some(), "tlsServerName"),
     ] {
         if set {
-            return Err(Rejected::invalid(format!("{field} is not supported by this version of the operator; remove it")));
+            return Err(Rejected::invalid(format!(
+                "{field} is not supported by this version of the operator; remove it"
+            )));
         }
     }
     let host_header = match &spec.host_header {
-        Some(text) => Some(HeaderValue::from_str(text).map_err(|_| Rejected::invalid("hostHeader is no header value"))?),
+        Some(text) => Some(
+            HeaderValue::from_str(text).map_err(|_| Rejected::invalid("hostHeader is no header value"))?,
+        ),
         None => None,
     };
     let poll = spec.poll.clone().unwrap_or_default();
@@ -93,7 +104,8 @@ pub fn accept(spec: &OllamaServerSpec, defaults: &PollArgs, policy: &AddressPoli
         timeout: effective_timeout(timeout, interval),
         failure_threshold: threshold(poll.failure_threshold, defaults.failure_threshold),
         success_threshold: threshold(poll.success_threshold, 1),
-        models_interval: optional(poll.models_interval.as_deref(), "poll.modelsInterval")?.unwrap_or(MODELS_INTERVAL),
+        models_interval: optional(poll.models_interval.as_deref(), "poll.modelsInterval")?
+            .unwrap_or(MODELS_INTERVAL),
         notes,
     })
 }

@@ -173,11 +173,17 @@ impl Fleet {
     /// A task ended by a bug: it is begun again, from what the object last said.
     fn on_bug(&mut self, task: Id) {
         self.context.metrics.panicked();
-        let Some(uid) = self.servers.iter().find(|(_, handle)| handle.task == task).map(|(uid, _)| uid.clone()) else {
+        let Some(uid) =
+            self.servers.iter().find(|(_, handle)| handle.task == task).map(|(uid, _)| uid.clone())
+        else {
             return;
         };
         let Some(handle) = self.servers.remove(&uid) else { return };
-        tracing::error!(namespace = handle.key.0, server = handle.key.1, "a server's task ended by a bug, beginning it again");
+        tracing::error!(
+            namespace = handle.key.0,
+            server = handle.key.1,
+            "a server's task ended by a bug, beginning it again"
+        );
         let context = Arc::clone(&self.context);
         let target = target(&handle.key, &uid, &handle.newest);
         let place = context.live.enter(&uid);
@@ -195,7 +201,8 @@ impl Fleet {
     /// generation and stops nothing.
     fn refuse(&mut self, invalid: &InvalidObject) {
         let metadata = &invalid.metadata;
-        let (Some(uid), Some(namespace), Some(name)) = (&metadata.uid, &metadata.namespace, &metadata.name) else {
+        let (Some(uid), Some(namespace), Some(name)) = (&metadata.uid, &metadata.namespace, &metadata.name)
+        else {
             return;
         };
         if self.servers.contains_key(uid) {

@@ -11,10 +11,7 @@ use crate::{
     probe::{AgentTarget, Failure, HostOutcome, HostTarget, Lane},
 };
 use std::{collections::HashSet, future::pending, sync::Arc};
-use tokio::{
-    task::JoinSet,
-    time::Instant,
-};
+use tokio::{task::JoinSet, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
 /// The poll of the host that is under way, and what has come of it.
@@ -31,7 +28,8 @@ impl Round {
     pub fn start(&mut self, context: &Arc<Context>, target: HostTarget, requested: bool) {
         let context = Arc::clone(context);
         self.requested = requested;
-        self.running = Some(AbortOnDropHandle::new(tokio::spawn(async move { context.prober.host(&target).await })));
+        self.running =
+            Some(AbortOnDropHandle::new(tokio::spawn(async move { context.prober.host(&target).await })));
     }
 
     /// Whether the host is still being asked, or its answer waits for the agents.
@@ -169,7 +167,10 @@ fn read(plugin: &ActivePlugin, body: &[u8]) -> Result<AgentValues, Failure> {
 pub fn plans(plugins: &[Arc<ActivePlugin>], spec: &OllamaServerSpec) -> Vec<AgentPlan> {
     plugins
         .iter()
-        .map(|plugin| AgentPlan { name: plugin.name.clone(), disabled: plugin.port(&spec.plugin_ports).is_none() })
+        .map(|plugin| AgentPlan {
+            name: plugin.name.clone(),
+            disabled: plugin.port(&spec.plugin_ports).is_none(),
+        })
         .collect()
 }
 

@@ -45,7 +45,8 @@ pub struct Publisher {
 impl Publisher {
     pub fn new(object: &OllamaServer, target: Target) -> Self {
         let published = object.status.clone().unwrap_or_default();
-        let written = published.last_heartbeat_time.as_ref().and_then(|time| u64::try_from(time.0.as_second()).ok());
+        let written =
+            published.last_heartbeat_time.as_ref().and_then(|time| u64::try_from(time.0.as_second()).ok());
         let regarding = ObjectReference {
             api_version: Some(API_VERSION.to_owned()),
             kind: Some("OllamaServer".to_owned()),
@@ -76,11 +77,18 @@ impl Publisher {
             return None;
         }
         let due = Duration::from_secs(written) + self.phase.heartbeat_after();
-        let now = Duration::try_from(Timestamp::now().duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
+        let now =
+            Duration::try_from(Timestamp::now().duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
         Some(Instant::now() + due.saturating_sub(now))
     }
 
-    pub fn publish(&mut self, context: &Context, object: &OllamaServer, memory: &Memory, transitions: Vec<Transition>) {
+    pub fn publish(
+        &mut self,
+        context: &Context,
+        object: &OllamaServer,
+        memory: &Memory,
+        transitions: Vec<Transition>,
+    ) {
         for transition in transitions {
             let text = transition.event();
             tracing::info!(

@@ -78,7 +78,8 @@ mod tests {
     fn a_fleet_is_spread_evenly() {
         let mut tenths = [0; 10];
         for i in 0..10_000 {
-            let slot = Phase::of(&format!("{i:08x}-42a0-4fd0-936f-28aaac4e1251")).next_slot(0, None, INTERVAL);
+            let slot =
+                Phase::of(&format!("{i:08x}-42a0-4fd0-936f-28aaac4e1251")).next_slot(0, None, INTERVAL);
             tenths[usize::try_from(slot % 10_000 / 1000).unwrap()] += 1;
         }
         assert!(tenths.iter().all(|count| (850..1150).contains(count)), "{tenths:?}");

@@ -11,7 +11,10 @@ use super::{
 };
 use crate::{
     api::{OllamaServer, REQUESTED_AT},
-    controller::{context::Context, plugin::index::{ActivePlugin, PluginIndex}},
+    controller::{
+        context::Context,
+        plugin::index::{ActivePlugin, PluginIndex},
+    },
     probe::HostOutcome,
 };
 use k8s_openapi::jiff::Timestamp;
@@ -135,7 +138,8 @@ impl ServerTask {
 
     fn is_requested(&self) -> bool {
         self.requested_at().is_some_and(|value| {
-            self.memory.status.last_handled_requested_at.as_deref() != Some(value.chars().take(64).collect::<String>().as_str())
+            self.memory.status.last_handled_requested_at.as_deref()
+                != Some(value.chars().take(64).collect::<String>().as_str())
         })
     }
 
@@ -145,12 +149,14 @@ impl ServerTask {
         let new_generation = object.metadata.generation != self.current.metadata.generation;
         let labels_changed = object.labels() != self.current.labels();
         let was_polled = self.is_polled();
-        let old_target = self.acceptance.as_ref().ok().map(|accepted| (accepted.endpoint.clone(), accepted.backend));
+        let old_target =
+            self.acceptance.as_ref().ok().map(|accepted| (accepted.endpoint.clone(), accepted.backend));
         self.current = object;
         if spec_changed || new_generation {
             self.acceptance = accept(&self.current.spec, &self.context.poll, self.context.prober.policy());
         }
-        let new_target = self.acceptance.as_ref().ok().map(|accepted| (accepted.endpoint.clone(), accepted.backend));
+        let new_target =
+            self.acceptance.as_ref().ok().map(|accepted| (accepted.endpoint.clone(), accepted.backend));
         let moved = old_target != new_target;
         if moved || !self.is_polled() {
             // What is still under way was asked of another host, or must not be asked any more.
@@ -217,7 +223,10 @@ impl ServerTask {
         if let (Some(at), false) = (scheduled, requested) {
             self.context.metrics.poll_lagged(now.saturating_duration_since(at));
         }
-        let models_due = self.timing.last_models.is_none_or(|last| now.duration_since(last) + accepted.interval / 2 >= accepted.models_interval);
+        let models_due = self
+            .timing
+            .last_models
+            .is_none_or(|last| now.duration_since(last) + accepted.interval / 2 >= accepted.models_interval);
         let with_models = requested || models_due;
         if with_models {
             self.timing.last_models = Some(now);
@@ -227,7 +236,14 @@ impl ServerTask {
         }
         let target = host_target(accepted, &self.memory, with_models);
         self.round.start(&self.context, target, requested);
-        self.agents.start(&self.context, accepted, &self.current.spec, &self.selected, &self.memory, self.timing.polls);
+        self.agents.start(
+            &self.context,
+            accepted,
+            &self.current.spec,
+            &self.selected,
+            &self.memory,
+            self.timing.polls,
+        );
         self.timing.polls += 1;
         self.plan_next(false);
     }
@@ -311,7 +327,10 @@ impl ServerTask {
     fn next_wake(&self) -> Instant {
         let now = Instant::now();
         let mut wake = now + SLEEP_MOST;
-        for time in [self.timing.next_poll, self.round.grace_until(), self.publisher.heartbeat_at()].into_iter().flatten() {
+        for time in [self.timing.next_poll, self.round.grace_until(), self.publisher.heartbeat_at()]
+            .into_iter()
+            .flatten()
+        {
             wake = wake.min(time);
         }
         if let Some(Some(end)) = maintenance(&self.current.spec, Timestamp::now()) {

@@ -30,7 +30,8 @@ pub enum Sensor {
 }
 
 impl Sensor {
-    pub const ALL: [Self; 4] = [Self::CpuTemperature, Self::GpuTemperature, Self::DiskUsed, Self::MemoryAvailable];
+    pub const ALL: [Self; 4] =
+        [Self::CpuTemperature, Self::GpuTemperature, Self::DiskUsed, Self::MemoryAvailable];
 
     /// Reason of the Event when the threshold is passed.
     pub fn reason(self) -> &'static str {
@@ -78,32 +79,48 @@ impl Transition {
         };
         match self {
             Self::ServerOnline => event("ServerOnline", false, "the host answers again".into()),
-            Self::ServerOffline(failure) => event("ServerOffline", true, match failure {
-                Some(failure) => format!("{}: {}", failure.reason(), failure.text()),
-                None => "the host does not answer".into(),
-            }),
-            Self::ServerRebooted => event("ServerRebooted", true, "the machine's boot time has changed".into()),
-            Self::ModelLoaded(name) => about("ModelLoaded", false, format!("{name} is in memory"), "loadedModels", name),
+            Self::ServerOffline(failure) => event(
+                "ServerOffline",
+                true,
+                match failure {
+                    Some(failure) => format!("{}: {}", failure.reason(), failure.text()),
+                    None => "the host does not answer".into(),
+                },
+            ),
+            Self::ServerRebooted => {
+                event("ServerRebooted", true, "the machine's boot time has changed".into())
+            }
+            Self::ModelLoaded(name) => {
+                about("ModelLoaded", false, format!("{name} is in memory"), "loadedModels", name)
+            }
             Self::ModelUnloaded(name) => {
                 about("ModelUnloaded", false, format!("{name} is no longer in memory"), "loadedModels", name)
             }
-            Self::ModelAdded(name) => about("ModelAdded", false, format!("{name} is on disk"), "models", name),
+            Self::ModelAdded(name) => {
+                about("ModelAdded", false, format!("{name} is on disk"), "models", name)
+            }
             Self::ModelRemoved(name) => {
                 about("ModelRemoved", false, format!("{name} is no longer on disk"), "models", name)
             }
-            Self::VersionChanged { from, to } => event("VersionChanged", false, format!("from {from} to {to}")),
+            Self::VersionChanged { from, to } => {
+                event("VersionChanged", false, format!("from {from} to {to}"))
+            }
             Self::PluginFailed { plugin, reason } => {
                 about("PluginFailed", true, format!("plugin {plugin}: {reason}"), "plugins", plugin)
             }
             Self::PluginRecovered(plugin) => {
                 about("PluginRecovered", false, format!("plugin {plugin} works again"), "plugins", plugin)
             }
-            Self::Pressure(sensor) => event(sensor.reason(), true, match sensor {
-                Sensor::CpuTemperature => "the CPU is at or above its temperature threshold".into(),
-                Sensor::GpuTemperature => "a GPU is at or above its temperature threshold".into(),
-                Sensor::DiskUsed => "the disk is filled to its threshold or above".into(),
-                Sensor::MemoryAvailable => "available memory is at or below its threshold".into(),
-            }),
+            Self::Pressure(sensor) => event(
+                sensor.reason(),
+                true,
+                match sensor {
+                    Sensor::CpuTemperature => "the CPU is at or above its temperature threshold".into(),
+                    Sensor::GpuTemperature => "a GPU is at or above its temperature threshold".into(),
+                    Sensor::DiskUsed => "the disk is filled to its threshold or above".into(),
+                    Sensor::MemoryAvailable => "available memory is at or below its threshold".into(),
+                },
+            ),
             Self::PressureResolved(sensor) => event(sensor.resolved_reason(), false, "back to normal".into()),
         }
     }

@@ -13,12 +13,7 @@ use crate::state::{HostState, Machine};
 
 /// What `POST /hosts/{sel}/actions` takes.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(
-    tag = "action",
-    rename_all = "camelCase",
-    rename_all_fields = "camelCase",
-    deny_unknown_fields
-)]
+#[serde(tag = "action", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Action {
     /// A model is loaded.
     Load {
@@ -88,18 +83,10 @@ impl Action {
     pub fn apply(&self, old: &HostState, now: Timestamp, shared: bool) -> HostState {
         let mut state = old.clone();
         match self {
-            Self::Load {
-                model,
-                size_bytes,
-                vram_bytes,
-                context_length,
-                expires,
-            } => {
+            Self::Load { model, size_bytes, vram_bytes, context_length, expires } => {
                 let known = state.models.iter().find(|known| known.name == *model);
-                let size_bytes = size_bytes
-                    .or(known.map(|model| model.size_bytes))
-                    .or(*vram_bytes)
-                    .unwrap_or(1 << 30);
+                let size_bytes =
+                    size_bytes.or(known.map(|model| model.size_bytes)).or(*vram_bytes).unwrap_or(1 << 30);
                 let entry = Loaded {
                     name: model.clone(),
                     digest: known.map_or_else(|| digest(model), |model| model.digest.clone()),
@@ -115,11 +102,7 @@ impl Action {
             Self::Unload { model } => {
                 Arc::make_mut(&mut state.loaded).retain(|other| other.name != *model);
             }
-            Self::Pull {
-                model,
-                size_bytes,
-                digest,
-            } => {
+            Self::Pull { model, size_bytes, digest } => {
                 let mut entry = Model::named(model);
                 entry.modified_at = Some(now);
                 entry.size_bytes = size_bytes.unwrap_or(entry.size_bytes);
@@ -173,23 +156,14 @@ mod tests {
     #[test]
     fn models_come_and_go() {
         let old = HostState::default();
-        let state = act(
-            &old,
-            r#"{"action":"load","model":"llama3.2:latest","vramBytes":7}"#,
-        );
+        let state = act(&old, r#"{"action":"load","model":"llama3.2:latest","vramBytes":7}"#);
         assert_eq!(state.loaded.len(), 2);
-        assert_eq!(
-            (state.loaded[1].size_bytes, state.loaded[1].vram_bytes),
-            (2_019_393_189, 7)
-        );
+        assert_eq!((state.loaded[1].size_bytes, state.loaded[1].vram_bytes), (2_019_393_189, 7));
         assert_eq!(state.loaded[1].digest, old.models[1].digest);
         let state = act(&state, r#"{"action":"unload","model":"qwen3:8b"}"#);
         assert_eq!(state.loaded.len(), 1);
         let state = act(&state, r#"{"action":"pull","model":"new:1b"}"#);
-        assert_eq!(
-            (state.models.len(), state.models[0].name.as_str()),
-            (4, "new:1b")
-        );
+        assert_eq!((state.models.len(), state.models[0].name.as_str()), (4, "new:1b"));
         let state = act(&state, r#"{"action":"remove","model":"llama3.2:latest"}"#);
         assert_eq!((state.models.len(), state.loaded.len()), (3, 0));
     }
@@ -198,10 +172,7 @@ mod tests {
     fn hosts_die_and_live() {
         let old = HostState::default();
         let dead = act(&old, r#"{"action":"die"}"#);
-        assert_eq!(
-            (dead.ollama.mode, dead.agent.mode),
-            (Mode::Refuse, Mode::Refuse)
-        );
+        assert_eq!((dead.ollama.mode, dead.agent.mode), (Mode::Refuse, Mode::Refuse));
         let shared = Action::Die {}.apply(&old, Timestamp::UNIX_EPOCH, true);
         assert_eq!(shared.ollama.mode, Mode::Reset);
         assert_eq!(act(&dead, r#"{"action":"revive"}"#), old);

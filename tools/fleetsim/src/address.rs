@@ -22,19 +22,11 @@ impl Range {
     /// A range of `count` hosts, all within 127.0.0.0/8.
     pub fn new(first: Ipv4Addr, count: usize) -> Result<Self, String> {
         if !first.is_loopback() || !(1..=254).contains(&first.octets()[3]) {
-            return Err(format!(
-                "--address {first} must be in 127.0.0.0/8 and end in .1 to .254"
-            ));
+            return Err(format!("--address {first} must be in 127.0.0.0/8 and end in .1 to .254"));
         }
         let count = u32::try_from(count).map_err(|error| error.to_string())?;
-        let range = Self {
-            first: ordinal(first),
-            count,
-        };
-        if range
-            .address(count.saturating_sub(1) as usize)
-            .is_loopback()
-        {
+        let range = Self { first: ordinal(first), count };
+        if range.address(count.saturating_sub(1) as usize).is_loopback() {
             Ok(range)
         } else {
             Err(format!("{count} hosts from {first} leave 127.0.0.0/8"))
@@ -151,18 +143,7 @@ mod tests {
         assert_eq!(select("sim-00002", 3).unwrap(), [2]);
         assert_eq!(select("2", 3).unwrap(), [2]);
         assert_eq!(select("5-9,sim-00001,6", 10).unwrap(), [1, 5, 6, 7, 8, 9]);
-        for bad in [
-            "",
-            "x",
-            "3",
-            "2-1",
-            "1-",
-            "-1",
-            "sim-2",
-            "+1",
-            "0,",
-            "sim-00003",
-        ] {
+        for bad in ["", "x", "3", "2-1", "1-", "-1", "sim-2", "+1", "0,", "sim-00003"] {
             assert!(select(bad, 3).unwrap_err().contains("allowed"), "{bad}");
         }
     }

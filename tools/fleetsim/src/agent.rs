@@ -45,26 +45,16 @@ impl Noise {
 
 fn metrics(state: &HostState, moment: &Moment) -> Map<String, Value> {
     let machine = &state.machine;
-    let mut noise = Noise {
-        tick: moment.tick,
-        drawn: 0,
-    };
+    let mut noise = Noise { tick: moment.tick, drawn: 0 };
     let boot = machine.boot_time.unwrap_or(moment.start);
     let uptime = moment.now.duration_since(boot).max(SignedDuration::ZERO);
     // The real agent subtracts two clocks that were read one after the other.
-    let drift = if machine.jitter {
-        SignedDuration::from_secs_f64(noise.next() * 0.5)
-    } else {
-        SignedDuration::ZERO
-    };
+    let drift =
+        if machine.jitter { SignedDuration::from_secs_f64(noise.next() * 0.5) } else { SignedDuration::ZERO };
     let told_boot = boot.checked_add(drift).unwrap_or(boot);
     let mut around = |value: f64, max: f64| {
         let value = value + noise.next() * machine.noise;
-        if machine.noise == 0.0 {
-            value
-        } else {
-            value.clamp(0.0, max)
-        }
+        if machine.noise == 0.0 { value } else { value.clamp(0.0, max) }
     };
     let available = around(machine.memory_available_mb, machine.memory_total_mb);
     let hostname = machine.hostname.clone();
@@ -117,10 +107,7 @@ fn temperatures(machine: &Machine, around: &mut impl FnMut(f64, f64) -> f64) -> 
         SensorNames::Plain => ("cpu", "gpu"),
     };
     let mut sensors = Map::new();
-    sensors.insert(
-        zone.to_owned(),
-        around(machine.cpu_temperature, 200.0).into(),
-    );
+    sensors.insert(zone.to_owned(), around(machine.cpu_temperature, 200.0).into());
     for number in 0..machine.gpus {
         let name = match number {
             0 => gpu.to_owned(),
@@ -139,12 +126,7 @@ mod tests {
 
     fn at(state: &HostState, tick: u64) -> Map<String, Value> {
         let start = Timestamp::UNIX_EPOCH;
-        let moment = Moment {
-            now: start + SignedDuration::from_secs(100),
-            start,
-            tick,
-            index: 7,
-        };
+        let moment = Moment { now: start + SignedDuration::from_secs(100), start, tick, index: 7 };
         metrics(state, &moment)
     }
 
@@ -154,10 +136,7 @@ mod tests {
         let (mut a, mut b) = (at(&state, 1), at(&state, 2));
         assert_eq!(a["hostname"], "sim-00007");
         assert_eq!(a["uptime_seconds"], 100.0);
-        assert_eq!(
-            a["temperatures"],
-            json!({"thermal_zone0": 52.5, "gpu0": 61.0})
-        );
+        assert_eq!(a["temperatures"], json!({"thermal_zone0": 52.5, "gpu0": 61.0}));
         assert_eq!(a["memory"]["used_mb"], 25_536.0);
         for key in ["boot_time", "load_avg"] {
             assert_ne!(a.remove(key), b.remove(key));

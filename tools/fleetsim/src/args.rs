@@ -70,16 +70,11 @@ impl Args {
     /// Says what is wrong with the arguments, if anything is.
     pub fn check(&self) -> Result<(), String> {
         if self.hosts == 0 || self.hosts > crate::address::MAX_HOSTS {
-            return Err(format!(
-                "--hosts must be 1 to {}",
-                crate::address::MAX_HOSTS
-            ));
+            return Err(format!("--hosts must be 1 to {}", crate::address::MAX_HOSTS));
         }
         let ports = [self.ollama_port, self.agent_port, self.control.port()];
         if ports.contains(&FORBIDDEN_PORT) {
-            return Err(format!(
-                "port {FORBIDDEN_PORT} is Ollama's own: take another"
-            ));
+            return Err(format!("port {FORBIDDEN_PORT} is Ollama's own: take another"));
         }
         if self.ollama_port == self.agent_port && self.ollama_port != 0 {
             return Err("--ollama-port and --agent-port must differ".to_owned());

@@ -21,10 +21,7 @@ impl Conn {
     pub fn new(stream: TcpStream) -> Self {
         // Each answer is one write: waiting to fill a segment only costs time.
         let _ = stream.set_nodelay(true);
-        Self {
-            stream,
-            busy: AtomicBool::new(false),
-        }
+        Self { stream, busy: AtomicBool::new(false) }
     }
 
     /// Whether a request is being served on it.
@@ -89,10 +86,7 @@ impl Conn {
     /// of this connection may not have noticed yet.
     pub fn gone(&self) -> bool {
         let mut fds = [PollFd::new(&self.stream, PollFlags::RDHUP)];
-        let now = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
         poll(&mut fds, Some(&now)).is_ok() && fds[0].revents().intersects(gone)
     }

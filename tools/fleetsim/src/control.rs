@@ -83,11 +83,7 @@ const ROUTES: &str = "allowed: GET /healthz, GET /hosts, GET /hosts/{sel}/state,
     PATCH /hosts/{sel}, POST /hosts/{sel}/actions, GET /stats, GET /stats/{sel}, \
     DELETE /stats, GET /arrivals/{sel}?path=/api/version&limit=100";
 
-async fn route(
-    fleet: &Arc<Fleet>,
-    ports: [u16; 2],
-    request: Request<Incoming>,
-) -> Result<Vec<u8>, Refusal> {
+async fn route(fleet: &Arc<Fleet>, ports: [u16; 2], request: Request<Incoming>) -> Result<Vec<u8>, Refusal> {
     let (head, body) = request.into_parts();
     let path = decode(head.uri.path());
     let segments: Vec<&str> = path.trim_matches('/').split('/').collect();
@@ -98,11 +94,9 @@ async fn route(
         (Method::GET, ["hosts", selector, "state"]) => states(fleet, &chosen(selector)?),
         (Method::PATCH, ["hosts", selector]) => {
             let chosen = chosen(selector)?;
-            let change: Value = serde_json::from_slice(&read(body).await?)
-                .map_err(|error| format!("patch: {error}"))?;
-            fleet
-                .change(&chosen, |old| patched(old, &change), false)
-                .await?;
+            let change: Value =
+                serde_json::from_slice(&read(body).await?).map_err(|error| format!("patch: {error}"))?;
+            fleet.change(&chosen, |old| patched(old, &change), false).await?;
             bytes(&json!({"changed": chosen.len()}))
         }
         (Method::POST, ["hosts", selector, "actions"]) => {
@@ -119,21 +113,15 @@ async fn route(
             fleet.hosts.iter().for_each(|host| host.stats.reset());
             bytes(&json!({"ok": true}))
         }
-        (Method::GET, ["arrivals", selector]) => arrivals(
-            fleet,
-            &chosen(selector)?,
-            head.uri.query().unwrap_or_default(),
-        ),
-        (method, _) => Err(Refusal(
-            StatusCode::NOT_FOUND,
-            format!("{method} {path} is not known; {ROUTES}"),
-        )),
+        (Method::GET, ["arrivals", selector]) => {
+            arrivals(fleet, &chosen(selector)?, head.uri.query().unwrap_or_default())
+        }
+        (method, _) => Err(Refusal(StatusCode::NOT_FOUND, format!("{method} {path} is not known; {ROUTES}"))),
     }
 }
 
 fn bytes(value: &impl Serialize) -> Result<Vec<u8>, Refusal> {
-    let failed =
-        |error: serde_json::Error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
+    let failed = |error: serde_json::Error| Refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string());
     serde_json::to_vec(value).map_err(failed)
 }
 
@@ -172,10 +160,8 @@ fn states(fleet: &Fleet, chosen: &[usize]) -> Result<Vec<u8>, Refusal> {
     if let [index] = chosen {
         return bytes(&*fleet.hosts[*index].state());
     }
-    let states: BTreeMap<_, _> = chosen
-        .iter()
-        .map(|&index| (name(index), fleet.hosts[index].state()))
-        .collect();
+    let states: BTreeMap<_, _> =
+        chosen.iter().map(|&index| (name(index), fleet.hosts[index].state())).collect();
     bytes(&states)
 }
 
@@ -219,18 +205,14 @@ fn arrivals(fleet: &Fleet, chosen: &[usize], query: &str) -> Result<Vec<u8>, Ref
         match pair.split_once('=') {
             Some(("path", value)) => path = Some(decode(value)),
             Some(("limit", value)) => {
-                limit = value
-                    .parse()
-                    .map_err(|_| "limit must be a number".to_owned())?;
+                limit = value.parse().map_err(|_| "limit must be a number".to_owned())?;
             }
             _ => return Err(format!("query {pair:?}: allowed are path and limit").into()),
         }
     }
     let path = path.ok_or("path is missing, as in ?path=/api/version".to_owned())?;
-    let times: BTreeMap<_, _> = chosen
-        .iter()
-        .map(|&index| (name(index), fleet.hosts[index].stats.arrivals(&path, limit)))
-        .collect();
+    let times: BTreeMap<_, _> =
+        chosen.iter().map(|&index| (name(index), fleet.hosts[index].stats.arrivals(&path, limit))).collect();
     bytes(&times)
 }
 
@@ -239,11 +221,7 @@ fn decode(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
-        let hex = |digit: u8| {
-            char::from(digit)
-                .to_digit(16)
-                .and_then(|d| u8::try_from(d).ok())
-        };
+        let hex = |digit: u8| char::from(digit).to_digit(16).and_then(|d| u8::try_from(d).ok());
         if let (b'%', [high, low, after @ ..]) = (first, tail)
             && let (Some(high), Some(low)) = (hex(*high), hex(*low))
         {

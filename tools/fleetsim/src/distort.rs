@@ -35,16 +35,10 @@ pub fn answer(fault: &Fault, plain: Answer, exchange: &Exchange) -> Answer {
             content_type: Some("text/html; charset=utf-8".into()),
             ..Answer::text(200, weird::LOGIN_PAGE)
         },
-        Mode::Empty => Answer {
-            body: Vec::new(),
-            ..plain.with_code(200)
-        },
+        Mode::Empty => Answer { body: Vec::new(), ..plain.with_code(200) },
         Mode::Truncated => {
             let half = plain.body.len() / 2;
-            Answer {
-                body: plain.body[..half].to_vec(),
-                ..plain
-            }
+            Answer { body: plain.body[..half].to_vec(), ..plain }
         }
         Mode::WrongTypes => Answer::json(wrong_types(exchange.port, &request.path)),
         Mode::Gzip => Answer {
@@ -68,10 +62,7 @@ fn status(fault: &Fault) -> Answer {
     let mut answer = match code {
         401 => error("unauthorized"),
         // Ollama's check of the Host header says nothing at all.
-        403 => Answer {
-            content_type: None,
-            ..Answer::text(403, "")
-        },
+        403 => Answer { content_type: None, ..Answer::text(403, "") },
         404 => ollama::not_found(),
         429 => error("too many requests"),
         503 => error("server busy, please try again.  maximum pending requests exceeded"),
@@ -80,11 +71,7 @@ fn status(fault: &Fault) -> Answer {
     };
     if let Some(body) = &fault.body {
         let json = body.trim_start().starts_with(['{', '[']);
-        answer = if json {
-            Answer::json(body.clone().into_bytes())
-        } else {
-            Answer::text(code, body)
-        };
+        answer = if json { Answer::json(body.clone().into_bytes()) } else { Answer::text(code, body) };
     }
     if let Some(after) = &fault.retry_after {
         answer.headers.push(("Retry-After", after.clone()));
@@ -121,10 +108,7 @@ pub fn control_chars(state: &HostState) -> HostState {
     for loaded in Arc::make_mut(&mut state.loaded) {
         spoil(&mut loaded.name);
     }
-    let name = state
-        .machine
-        .hostname
-        .get_or_insert_with(|| "host".to_owned());
+    let name = state.machine.hostname.get_or_insert_with(|| "host".to_owned());
     spoil(name);
     state
 }
@@ -200,12 +184,7 @@ mod tests {
 
     #[test]
     fn long_lists_are_json() {
-        for list in [
-            LongList::Tags,
-            LongList::Running,
-            LongList::OpenAi,
-            LongList::Sensors,
-        ] {
+        for list in [LongList::Tags, LongList::Running, LongList::OpenAi, LongList::Sensors] {
             for count in [0, 3] {
                 let mut body = list.prefix().as_bytes().to_vec();
                 (0..count).for_each(|number| list.entry(number, &mut body));
@@ -223,11 +202,7 @@ mod tests {
             status(&fault)
         };
         assert_eq!((of(403).code, of(403).body.len()), (403, 0));
-        assert!(
-            String::from_utf8(of(503).body)
-                .unwrap()
-                .contains("maximum pending")
-        );
+        assert!(String::from_utf8(of(503).body).unwrap().contains("maximum pending"));
         assert_eq!(of(404).body, b"404 page not found");
         assert_eq!(of(418).code, 418);
     }
@@ -235,12 +210,7 @@ mod tests {
     #[test]
     fn control_characters_are_in_every_name() {
         let state = control_chars(&HostState::default());
-        assert!(
-            state
-                .models
-                .iter()
-                .all(|model| model.name.contains('\u{1b}'))
-        );
+        assert!(state.models.iter().all(|model| model.name.contains('\u{1b}')));
         assert!(state.version.contains('\u{202e}'));
     }
 }

@@ -120,10 +120,7 @@ const MAX_TEXT: usize = 1 << 20;
 impl Fault {
     /// A fault with nothing but a mode.
     pub fn of(mode: Mode) -> Self {
-        Self {
-            mode,
-            ..Self::default()
-        }
+        Self { mode, ..Self::default() }
     }
 
     /// Neither a fault nor a delay.
@@ -165,28 +162,16 @@ impl Fault {
         let count = ("count", self.count.is_some(), &[Mode::ManyModels][..]);
         for (field, present, modes) in given.into_iter().chain([count]) {
             if present && !modes.contains(&m) {
-                return Err(format!(
-                    "{field} is not a field of mode {m:?}; allowed with {modes:?}"
-                ));
+                return Err(format!("{field} is not a field of mode {m:?}; allowed with {modes:?}"));
             }
         }
         let header_text = |text: &Option<String>| {
-            text.as_deref()
-                .is_some_and(|t| t.len() > 4096 || t.bytes().any(|b| b < b' ' || b == 0x7f))
+            text.as_deref().is_some_and(|t| t.len() > 4096 || t.bytes().any(|b| b < b' ' || b == 0x7f))
         };
         let wrong = [
-            (
-                m == Mode::Status && self.code.is_none(),
-                "mode status needs a code",
-            ),
-            (
-                self.code.is_some_and(|code| !(200..=599).contains(&code)),
-                "code must be 200 to 599",
-            ),
-            (
-                m == Mode::Drip && self.stage == Some(Stage::Connect),
-                "stage of drip must be headers or body",
-            ),
+            (m == Mode::Status && self.code.is_none(), "mode status needs a code"),
+            (self.code.is_some_and(|code| !(200..=599).contains(&code)), "code must be 200 to 599"),
+            (m == Mode::Drip && self.stage == Some(Stage::Connect), "stage of drip must be headers or body"),
             (
                 self.every_ms.is_some_and(|ms| ms == 0 || ms > MAX_DELAY_MS)
                     || self.latency_ms.is_some_and(|ms| ms > MAX_DELAY_MS),
@@ -201,10 +186,7 @@ impl Fault {
                 header_text(&self.location) || header_text(&self.retry_after),
                 "location and retryAfter must be one line of at most 4096 bytes",
             ),
-            (
-                self.body.as_ref().is_some_and(|body| body.len() > MAX_TEXT),
-                "body must be at most 1 MiB",
-            ),
+            (self.body.as_ref().is_some_and(|body| body.len() > MAX_TEXT), "body must be at most 1 MiB"),
         ];
         match wrong.into_iter().find(|(is, _)| *is) {
             Some((_, message)) => Err(message.to_owned()),
@@ -245,11 +227,7 @@ mod tests {
     #[test]
     fn what_acts_before_a_request() {
         assert!(parse(r#"{"mode":"hang"}"#).unwrap().before_request());
-        assert!(
-            !parse(r#"{"mode":"hang","stage":"headers"}"#)
-                .unwrap()
-                .before_request()
-        );
+        assert!(!parse(r#"{"mode":"hang","stage":"headers"}"#).unwrap().before_request());
         assert!(!parse(r#"{"mode":"drip"}"#).unwrap().before_request());
         assert!(parse(r#"{"mode":"reset"}"#).unwrap().before_request());
     }

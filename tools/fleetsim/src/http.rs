@@ -41,11 +41,7 @@ impl Request {
 /// Reads a head: `None` while it is not complete, else it and its length.
 pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, &'static str> {
     let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") else {
-        return if bytes.len() > MAX_HEAD {
-            Err("head too long")
-        } else {
-            Ok(None)
-        };
+        return if bytes.len() > MAX_HEAD { Err("head too long") } else { Ok(None) };
     };
     let head = std::str::from_utf8(&bytes[..end]).map_err(|_| "head is not UTF-8")?;
     let mut lines = head.split("\r\n");
@@ -139,11 +135,7 @@ impl Answer {
             let _ = write!(head, "{name}: {value}\r\n");
         }
         if let Some(date) = date {
-            let _ = write!(
-                head,
-                "Date: {}\r\n",
-                date.strftime("%a, %d %b %Y %H:%M:%S GMT")
-            );
+            let _ = write!(head, "Date: {}\r\n", date.strftime("%a, %d %b %Y %H:%M:%S GMT"));
         }
         let _ = match framing {
             Framing::Length(length) => write!(head, "Content-Length: {length}\r\n"),
@@ -200,29 +192,16 @@ mod tests {
                       Connection: close\r\nContent-Length: 3\r\n\r\nabc";
         let (request, length) = parse(bytes).unwrap().unwrap();
         assert_eq!(&bytes[length..], b"abc");
-        assert_eq!(
-            (request.method.as_str(), request.path.as_str()),
-            ("GET", "/api/ps")
-        );
+        assert_eq!((request.method.as_str(), request.path.as_str()), ("GET", "/api/ps"));
         assert_eq!(request.host.as_deref(), Some("a:1"));
         assert!(request.authorization && !request.keep_alive);
         assert_eq!(request.content_length, 3);
         assert_eq!(parse(b"GET / HTTP/1.1\r\nHost: a\r\n"), Ok(None));
-        for bad in [
-            &b"GET /\r\n\r\n"[..],
-            b"\x16\x03\r\n\r\n",
-            b"GET x HTTP/1.1\r\n\r\n",
-        ] {
+        for bad in [&b"GET /\r\n\r\n"[..], b"\x16\x03\r\n\r\n", b"GET x HTTP/1.1\r\n\r\n"] {
             assert!(parse(bad).is_err());
         }
         assert!(parse(&vec![b'a'; MAX_HEAD + 1]).is_err());
-        assert!(
-            !parse(b"GET / HTTP/1.0\r\n\r\n")
-                .unwrap()
-                .unwrap()
-                .0
-                .keep_alive
-        );
+        assert!(!parse(b"GET / HTTP/1.0\r\n\r\n").unwrap().unwrap().0.keep_alive);
     }
 
     #[test]

@@ -134,11 +134,7 @@ impl Exchange<'_> {
     }
 
     fn after(&self) -> Next {
-        if self.request.keep_alive {
-            Next::Keep
-        } else {
-            Next::Close
-        }
+        if self.request.keep_alive { Next::Keep } else { Next::Close }
     }
 
     /// Head and body with the body's length.

@@ -39,13 +39,8 @@ pub struct Listeners {
 impl Listeners {
     /// Binds the shared pair, or the first host's to learn the ports.
     pub fn new(range: Range, ports: [u16; 2], shared: bool) -> io::Result<Self> {
-        let mut listeners = Self {
-            ports,
-            shared,
-            running: false,
-            bound: Vec::new(),
-            accepting: HashMap::new(),
-        };
+        let mut listeners =
+            Self { ports, shared, running: false, bound: Vec::new(), accepting: HashMap::new() };
         for port in Port::BOTH {
             let asked = ports[port.slot()];
             let socket = if shared {
@@ -70,20 +65,14 @@ impl Listeners {
     }
 
     /// Binds what does not listen yet: all of it, or nothing new.
-    pub fn bind(
-        &mut self,
-        range: Range,
-        wanted: impl Iterator<Item = (usize, Port)>,
-    ) -> io::Result<()> {
+    pub fn bind(&mut self, range: Range, wanted: impl Iterator<Item = (usize, Port)>) -> io::Result<()> {
         if self.shared {
             return Ok(());
         }
         let before = self.bound.len();
         for (index, port) in wanted {
             let waiting = |(i, p, _): &(usize, Port, _)| *i == index && *p == port;
-            if self.accepting.contains_key(&(index, port))
-                || self.bound[..before].iter().any(waiting)
-            {
+            if self.accepting.contains_key(&(index, port)) || self.bound[..before].iter().any(waiting) {
                 continue;
             }
             let address = range.address(index);
@@ -139,9 +128,7 @@ fn listen(address: Ipv4Addr, port: u16, backlog: i32) -> io::Result<std::net::Tc
         // Not every kernel lets an ordinary user do this; `accept` checks too.
         let _ = socket.bind_device(Some(b"lo"));
     }
-    let bound = socket
-        .bind(&SocketAddr::from((address, port)).into())
-        .and_then(|()| socket.listen(backlog));
+    let bound = socket.bind(&SocketAddr::from((address, port)).into()).and_then(|()| socket.listen(backlog));
     bound.map_err(|error| io::Error::new(error.kind(), format!("{address}:{port}: {error}")))?;
     Ok(socket.into())
 }

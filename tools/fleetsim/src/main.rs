@@ -76,10 +76,7 @@ fn start(args: &Args) -> Result<(), String> {
 /// Raises the soft limit to the hard one; the limit afterwards.
 fn raise_descriptors() -> u64 {
     let limit = getrlimit(Resource::Nofile);
-    let raised = Rlimit {
-        current: limit.maximum,
-        maximum: limit.maximum,
-    };
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
     let _ = setrlimit(Resource::Nofile, raised);
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
@@ -99,9 +96,7 @@ async fn run(args: &Args) -> Result<(), String> {
         .map_err(|error| format!("cannot listen: {}: {error}", args.control))?;
     let control_address = control.local_addr().map_err(text)?;
     if ports.contains(&FORBIDDEN_PORT) || control_address.port() == FORBIDDEN_PORT {
-        return Err(format!(
-            "port {FORBIDDEN_PORT} is Ollama's own: take another"
-        ));
+        return Err(format!("port {FORBIDDEN_PORT} is Ollama's own: take another"));
     }
 
     let fleet = Arc::new(Fleet::new(range, args.hosts, listeners, args.seed));
@@ -117,9 +112,7 @@ async fn run(args: &Args) -> Result<(), String> {
         "firstAddress": args.address.to_string(),
     });
     let mut stdout = std::io::stdout();
-    writeln!(stdout, "{ready}")
-        .and_then(|()| stdout.flush())
-        .map_err(text)?;
+    writeln!(stdout, "{ready}").and_then(|()| stdout.flush()).map_err(text)?;
 
     tokio::select! {
         _ = terminate.recv() => {}
@@ -149,22 +142,14 @@ async fn begin(fleet: &Arc<Fleet>, scenario: &Scenario) -> Result<(), String> {
     }
     let mut groups = std::collections::HashMap::<Vec<usize>, Vec<usize>>::new();
     for (index, patches) in by_host.iter().enumerate() {
-        let key = patches
-            .iter()
-            .map(|patch| std::ptr::from_ref(*patch).addr())
-            .collect();
+        let key = patches.iter().map(|patch| std::ptr::from_ref(*patch).addr()).collect();
         groups.entry(key).or_default().push(index);
     }
     for chosen in groups.values() {
-        let patches = scenario
-            .defaults
-            .iter()
-            .chain(by_host[chosen[0]].iter().copied());
+        let patches = scenario.defaults.iter().chain(by_host[chosen[0]].iter().copied());
         let patches: Vec<_> = patches.collect();
         let change = |old: &state::HostState| {
-            patches
-                .iter()
-                .try_fold(old.clone(), |state, patch| patched(&state, patch))
+            patches.iter().try_fold(old.clone(), |state, patch| patched(&state, patch))
         };
         let changed = fleet.change(chosen, change, false).await;
         changed.map_err(|error| format!("start: {error}"))?;

@@ -157,21 +157,14 @@ pub fn digest(name: &str) -> String {
 
 /// Three models, the first of them in memory.
 pub fn defaults() -> (Vec<Model>, Vec<Loaded>) {
-    let model =
-        |name: &str, size_bytes, family: &str, parameters: &str, quantization: &str| Model {
-            size_bytes,
-            family: family.to_owned(),
-            parameter_size: parameters.to_owned(),
-            quantization: quantization.to_owned(),
-            ..Model::named(name)
-        };
-    let mut embed = model(
-        "nomic-embed-text:latest",
-        274_302_450,
-        "nomic-bert",
-        "137M",
-        "F16",
-    );
+    let model = |name: &str, size_bytes, family: &str, parameters: &str, quantization: &str| Model {
+        size_bytes,
+        family: family.to_owned(),
+        parameter_size: parameters.to_owned(),
+        quantization: quantization.to_owned(),
+        ..Model::named(name)
+    };
+    let mut embed = model("nomic-embed-text:latest", 274_302_450, "nomic-bert", "137M", "F16");
     embed.context_length = Some(2048);
     embed.capabilities = Some(vec!["embedding".to_owned()]);
     let models = vec![
@@ -191,14 +184,9 @@ pub fn defaults() -> (Vec<Model>, Vec<Loaded>) {
 }
 
 /// Completes digests and checks the lists.
-pub fn normalise(
-    models: &mut Arc<Vec<Model>>,
-    loaded: &mut Arc<Vec<Loaded>>,
-) -> Result<(), String> {
+pub fn normalise(models: &mut Arc<Vec<Model>>, loaded: &mut Arc<Vec<Loaded>>) -> Result<(), String> {
     if models.len() > MAX_MODELS || loaded.len() > MAX_LOADED {
-        return Err(format!(
-            "at most {MAX_MODELS} models and {MAX_LOADED} loaded"
-        ));
+        return Err(format!("at most {MAX_MODELS} models and {MAX_LOADED} loaded"));
     }
     if models.iter().any(|model| model.digest.is_empty()) {
         for model in Arc::make_mut(models) {
@@ -225,8 +213,7 @@ mod tests {
     #[test]
     fn a_name_is_enough_for_a_model() {
         let model: Model = serde_json::from_str(r#"{"name":"a:b"}"#).unwrap();
-        let loaded: Loaded =
-            serde_json::from_str(r#"{"name":"a:b","sizeBytes":1,"vramBytes":1}"#).unwrap();
+        let loaded: Loaded = serde_json::from_str(r#"{"name":"a:b","sizeBytes":1,"vramBytes":1}"#).unwrap();
         let (mut models, mut memory) = (Arc::new(vec![model]), Arc::new(vec![loaded]));
         normalise(&mut models, &mut memory).unwrap();
         assert_eq!(models[0].digest.len(), 64);
@@ -239,10 +226,7 @@ mod tests {
     fn expires_is_a_word_or_a_time() {
         let parse = |text: &str| Expires::try_from(text.to_owned());
         assert_eq!(parse("forever"), Ok(Expires::Forever));
-        assert!(matches!(
-            parse("2026-01-02T03:04:05-07:00"),
-            Ok(Expires::At(_))
-        ));
+        assert!(matches!(parse("2026-01-02T03:04:05-07:00"), Ok(Expires::At(_))));
         assert!(parse("soon").unwrap_err().contains("allowed"));
     }
 }

@@ -32,9 +32,7 @@ pub fn answer(state: &HostState, request: &Request, moment: &Moment) -> Answer {
     let path = request.path.as_str();
     match state.backend {
         Backend::Ollama => {
-            if state.quirks.no_tags404 && path == "/api/tags"
-                || state.quirks.no_ps404 && path == "/api/ps"
-            {
+            if state.quirks.no_tags404 && path == "/api/tags" || state.quirks.no_ps404 && path == "/api/ps" {
                 return not_found();
             }
             match path {
@@ -42,9 +40,7 @@ pub fn answer(state: &HostState, request: &Request, moment: &Moment) -> Answer {
                 "/api/version" if get || head => json_of(&json!({"version": state.version})),
                 "/api/tags" if get || head => tags(state, moment),
                 "/api/ps" if get => ps(state, moment),
-                "/api/status" if get => {
-                    json_of(&json!({"cloud":{"disabled":false,"source":"none"}}))
-                }
+                "/api/status" if get => json_of(&json!({"cloud":{"disabled":false,"source":"none"}})),
                 "/v1/models" if get => openai_models(state, moment),
                 _ if POST_ONLY.contains(&path) && request.method == "POST" => {
                     json_of(&json!({"error": "missing request body"})).with_code(400)
@@ -57,10 +53,7 @@ pub fn answer(state: &HostState, request: &Request, moment: &Moment) -> Answer {
             }
         }
         Backend::Vllm => match path {
-            "/health" if get => Answer {
-                content_type: None,
-                ..Answer::text(200, "")
-            },
+            "/health" if get => Answer { content_type: None, ..Answer::text(200, "") },
             "/v1/models" if get => openai_models(state, moment),
             "/version" if get => json_of(&json!({"version": state.version})),
             "/health" | "/v1/models" | "/version" => {
@@ -110,16 +103,9 @@ enum Size {
 }
 
 impl Size {
-    #[expect(
-        clippy::cast_precision_loss,
-        reason = "the loss is what the quirk is about"
-    )]
+    #[expect(clippy::cast_precision_loss, reason = "the loss is what the quirk is about")]
     fn of(bytes: u64, float: bool) -> Self {
-        if float {
-            Self::Float(bytes as f64)
-        } else {
-            Self::Whole(bytes)
-        }
+        if float { Self::Float(bytes as f64) } else { Self::Whole(bytes) }
     }
 }
 
@@ -184,16 +170,11 @@ fn details<'a>(model: &'a Model, with_context: bool, moment: &Moment) -> Details
 
 /// Nobody may rely on the order, so it moves with each call.
 fn list<T: Serialize>(mut models: Vec<T>, state: &HostState, moment: &Moment) -> Answer {
-    if let Some(by) = usize::try_from(moment.tick)
-        .ok()
-        .and_then(|n| n.checked_rem(models.len()))
-    {
+    if let Some(by) = usize::try_from(moment.tick).ok().and_then(|n| n.checked_rem(models.len())) {
         models.rotate_left(by);
     }
     let null = models.is_empty() && state.quirks.null_models;
-    json_of(&List {
-        models: (!null).then_some(models),
-    })
+    json_of(&List { models: (!null).then_some(models) })
 }
 
 fn tags(state: &HostState, moment: &Moment) -> Answer {
@@ -215,10 +196,7 @@ fn tags(state: &HostState, moment: &Moment) -> Answer {
         size: Size::of(model.size_bytes, quirks.float_sizes),
         digest: &model.digest,
         details: details(model, quirks.tags_capabilities, moment),
-        capabilities: model
-            .capabilities
-            .as_deref()
-            .filter(|_| quirks.tags_capabilities),
+        capabilities: model.capabilities.as_deref().filter(|_| quirks.tags_capabilities),
     });
     list(entries.collect(), state, moment)
 }
@@ -279,9 +257,7 @@ fn openai_models(state: &HostState, moment: &Moment) -> Answer {
     let data: Vec<_> = state
         .models
         .iter()
-        .map(|model| {
-            json!({"id": model.name, "object": "model", "created": created, "owned_by": owner})
-        })
+        .map(|model| json!({"id": model.name, "object": "model", "created": created, "owned_by": owner}))
         .collect();
     // A nil slice in Go: null while there is nothing to list.
     let null = data.is_empty() && state.backend == Backend::Ollama;

@@ -21,10 +21,7 @@ pub struct Memo<F> {
 impl<F: FnMut(&HostState) -> Result<HostState, String>> Memo<F> {
     /// `change` must depend on the state only.
     pub fn new(change: F) -> Self {
-        Self {
-            change,
-            done: HashMap::new(),
-        }
+        Self { change, done: HashMap::new() }
     }
 
     /// The changed state, checked.
@@ -120,11 +117,7 @@ mod tests {
             (json!({"a":"b"}), json!({"a":"c"}), json!({"a":"c"})),
             (json!({"a":"b"}), json!({"a":null}), json!({})),
             (json!({"a":[1]}), json!({"a":[2,3]}), json!({"a":[2,3]})),
-            (
-                json!({"a":{"b":"c"}}),
-                json!({"a":{"d":1,"b":null}}),
-                json!({"a":{"d":1}}),
-            ),
+            (json!({"a":{"b":"c"}}), json!({"a":{"d":1,"b":null}}), json!({"a":{"d":1}})),
             (json!([1]), json!({"a":{"b":null}}), json!({"a":{}})),
         ];
         for (mut target, patch, result) in cases {
@@ -153,10 +146,7 @@ mod tests {
         hang.normalise().unwrap();
         assert_eq!((hang.ollama.mode, hang.ollama.code), (Mode::Hang, None));
         let slow = patched(&busy, &json!({"ollama":{"latencyMs":7}})).unwrap();
-        assert_eq!(
-            (slow.ollama.code, slow.ollama.latency_ms),
-            (Some(503), Some(7))
-        );
+        assert_eq!((slow.ollama.code, slow.ollama.latency_ms), (Some(503), Some(7)));
         let healthy = patched(&busy, &json!({"ollama":null,"paths":{"/api/ps":null}})).unwrap();
         assert!(healthy.ollama.is_none() && healthy.paths.is_empty());
     }

@@ -25,14 +25,7 @@ pub async fn serve(fleet: Arc<Fleet>, index: usize, port: Port, stream: TcpStrea
     let seen = host.resets(port);
     let conn = Arc::new(Conn::new(stream));
     host.stats.open(port, &conn);
-    let visit = Visit {
-        fleet: &fleet,
-        host,
-        index,
-        port,
-        seen,
-        conn: &conn,
-    };
+    let visit = Visit { fleet: &fleet, host, index, port, seen, conn: &conn };
     let end = visit.talk().await;
     // Before the close itself: what comes after it must not meet old figures.
     host.stats.close(port, &conn);
@@ -57,9 +50,7 @@ impl Visit<'_> {
         if let Some(fault) = state.connection_fault(self.port) {
             self.host.stats.begin(self.port, self.conn);
             let now = |state: &HostState| state.connection_fault(self.port) == Some(fault);
-            return self
-                .while_so(now, inject::before_request(self.conn, fault))
-                .await;
+            return self.while_so(now, inject::before_request(self.conn, fault)).await;
         }
         drop(state);
         let mut bytes = Vec::new();
@@ -100,11 +91,7 @@ impl Visit<'_> {
 
     /// Broken off, or just over.
     fn end(&self) -> Next {
-        if self.host.resets(self.port) == self.seen {
-            Next::Close
-        } else {
-            Next::Reset
-        }
+        if self.host.resets(self.port) == self.seen { Next::Close } else { Next::Reset }
     }
 
     /// Does the work for as long as the host's state allows it.

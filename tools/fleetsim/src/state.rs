@@ -259,10 +259,7 @@ impl HostState {
     pub fn normalise(&mut self) -> Result<(), String> {
         crate::models::normalise(&mut self.models, &mut self.loaded)?;
         let faults = [("ollama", &self.ollama), ("agent", &self.agent)];
-        let by_path = self
-            .paths
-            .iter()
-            .map(|(path, fault)| (path.as_str(), fault));
+        let by_path = self.paths.iter().map(|(path, fault)| (path.as_str(), fault));
         for (name, fault) in faults.into_iter().chain(by_path) {
             fault.check().map_err(|error| format!("{name}: {error}"))?;
         }
@@ -283,8 +280,7 @@ impl HostState {
             return Err("machine: at most 16 gpus and 32 keys in omit".to_owned());
         }
         let line = |text: &Option<String>| {
-            text.as_deref()
-                .is_none_or(|text| text.len() <= 256 && !text.contains(['\r', '\n']))
+            text.as_deref().is_none_or(|text| text.len() <= 256 && !text.contains(['\r', '\n']))
         };
         if !line(&self.agent_content_type) || self.version.len() > 4096 {
             return Err("agentContentType must be one short line, version short".to_owned());
@@ -310,21 +306,11 @@ mod tests {
 
     #[test]
     fn a_paths_fault_wins_over_the_ports() {
-        let mut state = HostState {
-            ollama: Fault::of(Mode::Hang),
-            ..HostState::default()
-        };
-        assert_eq!(
-            state.connection_fault(Port::Ollama).unwrap().mode,
-            Mode::Hang
-        );
-        state
-            .paths
-            .insert("agent:/metrics".to_owned(), Fault::of(Mode::Html));
+        let mut state = HostState { ollama: Fault::of(Mode::Hang), ..HostState::default() };
+        assert_eq!(state.connection_fault(Port::Ollama).unwrap().mode, Mode::Hang);
+        state.paths.insert("agent:/metrics".to_owned(), Fault::of(Mode::Html));
         assert!(state.connection_fault(Port::Ollama).is_some());
-        state
-            .paths
-            .insert("/api/ps".to_owned(), Fault::of(Mode::Empty));
+        state.paths.insert("/api/ps".to_owned(), Fault::of(Mode::Empty));
         assert!(state.connection_fault(Port::Ollama).is_none());
         assert_eq!(state.fault(Port::Ollama, "/api/ps").mode, Mode::Empty);
         assert_eq!(state.fault(Port::Ollama, "/").mode, Mode::Hang);

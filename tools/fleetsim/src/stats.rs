@@ -98,24 +98,16 @@ pub struct Report {
 impl PortStats {
     /// Connections that count: still open at the other side too.
     fn live(&self, only_busy: bool, own: &Arc<Conn>) -> usize {
-        let counts = |conn: &Arc<Conn>| {
-            (!only_busy || conn.busy()) && (Arc::ptr_eq(conn, own) || !conn.gone())
-        };
-        self.open
-            .iter()
-            .filter_map(Weak::upgrade)
-            .filter(counts)
-            .count()
+        let counts =
+            |conn: &Arc<Conn>| (!only_busy || conn.busy()) && (Arc::ptr_eq(conn, own) || !conn.gone());
+        self.open.iter().filter_map(Weak::upgrade).filter(counts).count()
     }
 }
 
 impl HostStats {
     /// Nothing seen yet.
     pub fn new(start: Timestamp) -> Self {
-        Self {
-            base: start.as_millisecond(),
-            inner: Mutex::default(),
-        }
+        Self { base: start.as_millisecond(), inner: Mutex::default() }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -189,11 +181,7 @@ impl HostStats {
         let slot = slot.unwrap_or_else(|| {
             let length = request.path.len() + method.len();
             let room = inner.paths.len() < MAX_PATHS && length <= MAX_PATH_LENGTH;
-            let key = if room {
-                format!("{prefix}{method}{}", request.path)
-            } else {
-                OTHER.to_owned()
-            };
+            let key = if room { format!("{prefix}{method}{}", request.path) } else { OTHER.to_owned() };
             inner.slot(&key)
         });
         let stats = &mut inner.paths[slot];
@@ -213,14 +201,9 @@ impl HostStats {
     pub fn report(&self) -> Report {
         let inner = self.lock();
         let [ollama, agent] = &inner.ports;
-        let requests: BTreeMap<String, u64> = inner
-            .paths
-            .iter()
-            .map(|stats| (stats.key.to_string(), stats.count))
-            .collect();
-        let last = inner
-            .last
-            .and_then(|ms| Timestamp::from_millisecond(ms).ok());
+        let requests: BTreeMap<String, u64> =
+            inner.paths.iter().map(|stats| (stats.key.to_string(), stats.count)).collect();
+        let last = inner.last.and_then(|ms| Timestamp::from_millisecond(ms).ok());
         Report {
             total: requests.values().sum(),
             requests,
@@ -269,11 +252,7 @@ impl Inner {
         if let Some(slot) = self.paths.iter().position(|stats| &*stats.key == key) {
             return slot;
         }
-        self.paths.push(PathStats {
-            key: key.into(),
-            count: 0,
-            arrivals: VecDeque::new(),
-        });
+        self.paths.push(PathStats { key: key.into(), count: 0, arrivals: VecDeque::new() });
         self.paths.len() - 1
     }
 
@@ -323,15 +302,9 @@ mod tests {
         assert_eq!(report.requests["/api/ps"], 300);
         assert_eq!(report.requests["agent:/metrics"], 1);
         assert_eq!(report.requests["POST /api/pull"], 1);
-        assert_eq!(
-            report.last_arrival.as_deref(),
-            Some("1970-01-01T00:00:00.500Z")
-        );
+        assert_eq!(report.last_arrival.as_deref(), Some("1970-01-01T00:00:00.500Z"));
         let headers = report.last_headers.unwrap();
-        assert_eq!(
-            (headers.host.as_deref(), headers.authorization),
-            (Some("h"), true)
-        );
+        assert_eq!((headers.host.as_deref(), headers.authorization), (Some("h"), true));
         assert_eq!(stats.arrivals("/api/ps", 1000).len(), ARRIVALS);
         assert_eq!(stats.arrivals("/api/ps", 2), [298, 299]);
         assert_eq!(stats.arrivals("agent:/metrics", 2), [400]);

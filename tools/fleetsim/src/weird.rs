@@ -33,8 +33,7 @@ pub const BANNER: &[u8] = b"SSH-2.0-OpenSSH_9.2\r\n";
 
 /// Put into names: colour codes, an override of the text's direction, a NUL,
 /// a bell, a line break, a zero-width space and a C1 control.
-pub const CONTROL_CHARS: &str =
-    "\u{1b}[31mred\u{1b}[0m\u{202e}cod\u{202c}\u{0}\u{7}\r\n\u{200b}\u{9b}2J";
+pub const CONTROL_CHARS: &str = "\u{1b}[31mred\u{1b}[0m\u{202e}cod\u{202c}\u{0}\u{7}\r\n\u{200b}\u{9b}2J";
 
 /// Arrays in arrays, where a document is expected.
 pub fn deep_json(depth: u32) -> Vec<u8> {

@@ -56,7 +56,8 @@ enum State {
 
 impl AgentMemory {
     pub fn from_status(status: &OllamaServerStatus) -> BTreeMap<String, Self> {
-        let reports = status.plugins.iter().flatten().filter(|report| report.state.as_deref() != Some("Disabled"));
+        let reports =
+            status.plugins.iter().flatten().filter(|report| report.state.as_deref() != Some("Disabled"));
         reports
             .map(|report| {
                 let state = match report.state.as_deref() {
@@ -123,7 +124,8 @@ pub fn observe(
             }
             Err(failure) => {
                 agent.misses = agent.misses.saturating_add(1);
-                agent.misses_beside_host = if host_is_up { agent.misses_beside_host.saturating_add(1) } else { 0 };
+                agent.misses_beside_host =
+                    if host_is_up { agent.misses_beside_host.saturating_add(1) } else { 0 };
                 agent.failure = Some(failure);
                 if agent.misses >= threshold {
                     agent.state = State::Error;
@@ -158,9 +160,11 @@ pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
     memory.readings = readings;
 
     let asked = plans.iter().filter(|plan| !plan.disabled).count();
-    let active = plans.iter().filter(|plan| memory.agents.get(&plan.name).is_some_and(AgentMemory::is_active)).count();
+    let active =
+        plans.iter().filter(|plan| memory.agents.get(&plan.name).is_some_and(AgentMemory::is_active)).count();
     memory.status.plugin_summary = (asked > 0).then(|| format!("{active}/{asked}"));
-    let mut reports: Vec<PluginReport> = plans.iter().map(|plan| report(plan, memory.agents.get(&plan.name))).collect();
+    let mut reports: Vec<PluginReport> =
+        plans.iter().map(|plan| report(plan, memory.agents.get(&plan.name))).collect();
     reports.sort_by(|a, b| a.name.cmp(&b.name));
     reports.truncate(PLUGINS_MAX);
     memory.status.plugins = (!reports.is_empty()).then_some(reports);
@@ -214,7 +218,8 @@ pub fn readings_of(machine: &Machine) -> Readings {
         boot_time: machine.boot_time.as_ref().map(|time| time.0),
         ..Readings::default()
     };
-    let bytes = |quantity: &Option<Quantity>| quantity.as_ref()?.bytes().and_then(|bytes| i64::try_from(bytes).ok());
+    let bytes =
+        |quantity: &Option<Quantity>| quantity.as_ref()?.bytes().and_then(|bytes| i64::try_from(bytes).ok());
     for (reading, value) in [
         (Reading::CpuPercent, machine.cpu_percent),
         (Reading::GpuPercent, machine.gpu_percent),

@@ -4,9 +4,7 @@
 use super::{Subject, agents::AgentMemory, memory::Memory};
 use crate::{
     api::{
-        condition::{
-            ACCEPTED, Builder, FLAPPING, PLUGINS_HEALTHY, REACHABLE, READY, STALLED, Truth,
-        },
+        condition::{ACCEPTED, Builder, FLAPPING, PLUGINS_HEALTHY, REACHABLE, READY, STALLED, Truth},
         server_status::OllamaServerStatus,
     },
     probe::text::clean,
@@ -41,12 +39,19 @@ pub fn build(memory: &Memory, subject: Subject<'_>, in_maintenance: bool, now: &
                 .set(READY, Truth::False, rejected.reason, &rejected.message);
         }
         Ok(accepted) => {
-            let notes = if accepted.notes.is_empty() { "the spec is valid".to_owned() } else { accepted.notes.join("; ") };
+            let notes = if accepted.notes.is_empty() {
+                "the spec is valid".to_owned()
+            } else {
+                accepted.notes.join("; ")
+            };
             builder.set(ACCEPTED, Truth::True, "Valid", notes);
             if subject.spec.suspend {
-                builder
-                    .set(REACHABLE, Truth::Unknown, "Suspended", "not polled: spec.suspend is true")
-                    .set(READY, Truth::False, "Suspended", "not polled: spec.suspend is true");
+                builder.set(REACHABLE, Truth::Unknown, "Suspended", "not polled: spec.suspend is true").set(
+                    READY,
+                    Truth::False,
+                    "Suspended",
+                    "not polled: spec.suspend is true",
+                );
             } else {
                 builder.set(REACHABLE, reachable, reason, &message);
                 if in_maintenance {
@@ -105,7 +110,12 @@ fn plugins_healthy(builder: &mut Builder<'_>, memory: &Memory, subject: Subject<
     if !failing.is_empty() {
         let more = if failing.len() > NAMED_MAX { " and more" } else { "" };
         failing.truncate(NAMED_MAX);
-        builder.set(PLUGINS_HEALTHY, Truth::False, "PluginFailed", format!("not working: {}{more}", failing.join(", ")));
+        builder.set(
+            PLUGINS_HEALTHY,
+            Truth::False,
+            "PluginFailed",
+            format!("not working: {}{more}", failing.join(", ")),
+        );
     } else if all_active {
         builder.set(PLUGINS_HEALTHY, Truth::True, "AllHealthy", "every plugin answers");
     } else {
@@ -114,6 +124,7 @@ fn plugins_healthy(builder: &mut Builder<'_>, memory: &Memory, subject: Subject<
 }
 
 fn is_flapping(status: &OllamaServerStatus, now: &Time) -> bool {
-    let recent = status.recent_transition_times.iter().filter(|time| now.0.duration_since(time.0) <= FLAPPING_WINDOW);
+    let recent =
+        status.recent_transition_times.iter().filter(|time| now.0.duration_since(time.0) <= FLAPPING_WINDOW);
     recent.count() >= FLAPPING_CHANGES
 }

@@ -45,8 +45,14 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
     if let Part::Known(seen) = report.loaded {
         let listed: Vec<LoadedModel> = seen.iter().take(LOADED_MODELS_MAX).map(loaded_model).collect();
         if let Some(known) = &status.loaded_models {
-            let old = Names { names: known.iter().map(|model| model.name.as_str()).collect(), cut: full(known.len()) };
-            let new = Names { names: listed.iter().map(|model| model.name.as_str()).collect(), cut: full(listed.len()) };
+            let old = Names {
+                names: known.iter().map(|model| model.name.as_str()).collect(),
+                cut: full(known.len()),
+            };
+            let new = Names {
+                names: listed.iter().map(|model| model.name.as_str()).collect(),
+                cut: full(listed.len()),
+            };
             differ(&old, &new, transitions, Transition::ModelLoaded, Transition::ModelUnloaded);
         }
         status.loaded_count = i32::try_from(seen.len()).ok();
@@ -59,7 +65,8 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
         if let Some(known) = &status.models {
             let old_cut = status.models_omitted.is_some_and(|omitted| omitted > 0);
             let old = Names { names: known.iter().map(|model| model.name.as_str()).collect(), cut: old_cut };
-            let new = Names { names: listed.iter().map(|model| model.name.as_str()).collect(), cut: omitted > 0 };
+            let new =
+                Names { names: listed.iter().map(|model| model.name.as_str()).collect(), cut: omitted > 0 };
             differ(&old, &new, transitions, Transition::ModelAdded, Transition::ModelRemoved);
         }
         status.model_count = i32::try_from(seen.len()).ok();
@@ -95,7 +102,8 @@ fn differ(
     came: fn(String) -> Transition,
     went: fn(String) -> Transition,
 ) {
-    let limit = |list: &Names<'_>| list.cut.then(|| list.names.last().map(|name| (*name).to_owned())).flatten();
+    let limit =
+        |list: &Names<'_>| list.cut.then(|| list.names.last().map(|name| (*name).to_owned())).flatten();
     let limits = [limit(old), limit(new)];
     let told = |name: &str| limits.iter().flatten().all(|last| name <= last.as_str());
     for name in new.names.iter().filter(|name| told(name) && old.names.binary_search(name).is_err()) {

@@ -58,7 +58,12 @@ pub struct Assessment {
 }
 
 /// The one decision about a server.
-pub fn assess(mut memory: Memory, subject: Subject<'_>, observation: Observation, now: Timestamp) -> Assessment {
+pub fn assess(
+    mut memory: Memory,
+    subject: Subject<'_>,
+    observation: Observation,
+    now: Timestamp,
+) -> Assessment {
     let now = Time(now);
     let mut transitions = Vec::new();
     let was_in_maintenance = condition::find(&memory.status.conditions, condition::READY)
@@ -69,7 +74,14 @@ pub fn assess(mut memory: Memory, subject: Subject<'_>, observation: Observation
     if let (Observation::Poll { host, agents, requested }, Ok(accepted)) = (observation, subject.acceptance) {
         note_refusal(&mut memory, &host);
         observe_host(&mut memory, accepted, host, requested, &now, &mut transitions);
-        agents::observe(&mut memory, subject.plugins, agents, accepted.failure_threshold, &now, &mut transitions);
+        agents::observe(
+            &mut memory,
+            subject.plugins,
+            agents,
+            accepted.failure_threshold,
+            &now,
+            &mut transitions,
+        );
         pressure::observe(&mut memory, subject.spec, &mut transitions);
     }
     agents::summarise(&mut memory, subject.plugins);
@@ -85,7 +97,8 @@ pub fn assess(mut memory: Memory, subject: Subject<'_>, observation: Observation
     memory.status.observed_generation = subject.generation;
     memory.status.last_heartbeat_time = Some(now.clone());
     memory.status.consecutive_failures = i32::try_from(memory.reach.failures()).ok();
-    memory.status.last_handled_requested_at = subject.requested_at.map(|value| clean(value, REQUESTED_AT_MAX));
+    memory.status.last_handled_requested_at =
+        subject.requested_at.map(|value| clean(value, REQUESTED_AT_MAX));
     memory.status.conditions = conditions::build(&memory, subject, in_maintenance, &now);
     if in_maintenance {
         transitions.retain(|transition| !transition.event().warning);
@@ -105,7 +118,8 @@ fn adopt(memory: &mut Memory, subject: Subject<'_>) {
         None => subject.spec.backend_type.as_str().to_owned(),
     };
     let same = |known: &Option<String>, now: &str| known.as_deref().is_none_or(|known| known == now);
-    if !same(&memory.status.observed_endpoint, &endpoint) || !same(&memory.status.observed_backend, &backend) {
+    if !same(&memory.status.observed_endpoint, &endpoint) || !same(&memory.status.observed_backend, &backend)
+    {
         memory.forget_host();
     }
     memory.status.observed_endpoint = Some(endpoint);

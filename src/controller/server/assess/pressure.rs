@@ -10,10 +10,7 @@ use crate::{
     controller::server::transition::{Sensor, Transition},
     plugins::readings::Readings,
 };
-use k8s_openapi::{
-    apimachinery::pkg::apis::meta::v1::Condition,
-    jiff::SignedDuration,
-};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::SignedDuration};
 use std::collections::BTreeMap;
 
 /// Readings in a row that it takes to change a pressure; one hot second is no news.
@@ -63,21 +60,58 @@ impl Pressures {
         match thermal {
             (None, None) => {}
             (Some(true), Some(true)) => {
-                rows.push((condition::THERMAL_PRESSURE, Truth::True, BOTH_HOT, "CPU and GPU are at or above their thresholds"));
+                rows.push((
+                    condition::THERMAL_PRESSURE,
+                    Truth::True,
+                    BOTH_HOT,
+                    "CPU and GPU are at or above their thresholds",
+                ));
             }
-            (Some(true), _) => rows.push((condition::THERMAL_PRESSURE, Truth::True, Sensor::CpuTemperature.reason(), "the CPU is at or above its threshold")),
-            (_, Some(true)) => rows.push((condition::THERMAL_PRESSURE, Truth::True, Sensor::GpuTemperature.reason(), "a GPU is at or above its threshold")),
-            _ => rows.push((condition::THERMAL_PRESSURE, Truth::False, "TemperatureNormal", "below the thresholds")),
+            (Some(true), _) => rows.push((
+                condition::THERMAL_PRESSURE,
+                Truth::True,
+                Sensor::CpuTemperature.reason(),
+                "the CPU is at or above its threshold",
+            )),
+            (_, Some(true)) => rows.push((
+                condition::THERMAL_PRESSURE,
+                Truth::True,
+                Sensor::GpuTemperature.reason(),
+                "a GPU is at or above its threshold",
+            )),
+            _ => rows.push((
+                condition::THERMAL_PRESSURE,
+                Truth::False,
+                "TemperatureNormal",
+                "below the thresholds",
+            )),
         }
         match self.of(Sensor::MemoryAvailable) {
             None => {}
-            Some(true) => rows.push((condition::MEMORY_PRESSURE, Truth::True, Sensor::MemoryAvailable.reason(), "available memory is at or below its threshold")),
-            Some(false) => rows.push((condition::MEMORY_PRESSURE, Truth::False, "MemorySufficient", "above the threshold")),
+            Some(true) => rows.push((
+                condition::MEMORY_PRESSURE,
+                Truth::True,
+                Sensor::MemoryAvailable.reason(),
+                "available memory is at or below its threshold",
+            )),
+            Some(false) => rows.push((
+                condition::MEMORY_PRESSURE,
+                Truth::False,
+                "MemorySufficient",
+                "above the threshold",
+            )),
         }
         match self.of(Sensor::DiskUsed) {
             None => {}
-            Some(true) => rows.push((condition::DISK_PRESSURE, Truth::True, Sensor::DiskUsed.reason(), "the disk is filled to its threshold or above")),
-            Some(false) => rows.push((condition::DISK_PRESSURE, Truth::False, "DiskSufficient", "below the threshold")),
+            Some(true) => rows.push((
+                condition::DISK_PRESSURE,
+                Truth::True,
+                Sensor::DiskUsed.reason(),
+                "the disk is filled to its threshold or above",
+            )),
+            Some(false) => {
+                rows.push((condition::DISK_PRESSURE, Truth::False, "DiskSufficient", "below the threshold"))
+            }
         }
         rows
     }
@@ -115,7 +149,11 @@ pub fn observe(memory: &mut Memory, spec: &OllamaServerSpec, transitions: &mut V
         if let Some(active) = hysteresis.step(past, good)
             && host_is_up
         {
-            transitions.push(if active { Transition::Pressure(sensor) } else { Transition::PressureResolved(sensor) });
+            transitions.push(if active {
+                Transition::Pressure(sensor)
+            } else {
+                Transition::PressureResolved(sensor)
+            });
         }
     }
 }
@@ -159,17 +197,23 @@ impl Hysteresis {
 
 /// Whether the reading is at or past its threshold, and whether it is well on the good side; `None`: unknown.
 fn judge(sensor: Sensor, readings: &Readings, thresholds: &Thresholds) -> Option<(bool, bool)> {
-    let above = |value: i64, limit: i32, back: i64| (value >= i64::from(limit), value <= i64::from(limit) - back);
+    let above =
+        |value: i64, limit: i32, back: i64| (value >= i64::from(limit), value <= i64::from(limit) - back);
     Some(match sensor {
-        Sensor::CpuTemperature => {
-            above(readings.get(Reading::CpuTemperatureCelsius)?, thresholds.cpu_temperature_celsius, DEGREES_BACK)
-        }
-        Sensor::GpuTemperature => {
-            above(readings.get(Reading::GpuTemperatureCelsius)?, thresholds.gpu_temperature_celsius, DEGREES_BACK)
-        }
+        Sensor::CpuTemperature => above(
+            readings.get(Reading::CpuTemperatureCelsius)?,
+            thresholds.cpu_temperature_celsius,
+            DEGREES_BACK,
+        ),
+        Sensor::GpuTemperature => above(
+            readings.get(Reading::GpuTemperatureCelsius)?,
+            thresholds.gpu_temperature_celsius,
+            DEGREES_BACK,
+        ),
         Sensor::DiskUsed => above(readings.disk_used_percent()?, thresholds.disk_used_percent, POINTS_BACK),
         Sensor::MemoryAvailable => {
-            let (value, limit) = (readings.memory_available_percent()?, i64::from(thresholds.memory_available_percent));
+            let (value, limit) =
+                (readings.memory_available_percent()?, i64::from(thresholds.memory_available_percent));
             (value <= limit, value >= limit + POINTS_BACK)
         }
     })

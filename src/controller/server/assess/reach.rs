@@ -48,7 +48,8 @@ impl Reach {
         let class = Failure::from_reason(&reachable.reason);
         match (Truth::parse(&reachable.status), reachable.reason.as_str()) {
             (verdict @ Truth::True, "ProbeFailing") => {
-                let first = Failure::ALL.into_iter().find(|class| reachable.message == probe_failing_message(*class));
+                let first =
+                    Failure::ALL.into_iter().find(|class| reachable.message == probe_failing_message(*class));
                 Self { verdict, failures: failures.max(1), successes: 0, first, last: first }
             }
             (verdict @ Truth::True, _) => Self { verdict, ..Self::default() },
@@ -130,10 +131,16 @@ impl Reach {
     pub fn condition(&self) -> (Truth, &'static str, String) {
         match (self.verdict, self.first, self.last) {
             (verdict @ Truth::False, _, Some(last)) => (verdict, last.reason(), last.text().to_owned()),
-            (verdict @ Truth::False, _, None) => (verdict, Failure::Timeout.reason(), Failure::Timeout.text().to_owned()),
-            (verdict, Some(first), _) if self.failures > 0 => (verdict, "ProbeFailing", probe_failing_message(first)),
+            (verdict @ Truth::False, _, None) => {
+                (verdict, Failure::Timeout.reason(), Failure::Timeout.text().to_owned())
+            }
+            (verdict, Some(first), _) if self.failures > 0 => {
+                (verdict, "ProbeFailing", probe_failing_message(first))
+            }
             (Truth::True, ..) => (Truth::True, "Online", "the host answers".to_owned()),
-            (Truth::Unknown, ..) => (Truth::Unknown, "Pending", "the host has not been polled yet".to_owned()),
+            (Truth::Unknown, ..) => {
+                (Truth::Unknown, "Pending", "the host has not been polled yet".to_owned())
+            }
         }
     }
 }

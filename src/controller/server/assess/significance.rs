@@ -85,7 +85,8 @@ pub fn significance(old: &OllamaServerStatus, new: &OllamaServerStatus) -> Signi
 /// The host failed its last poll, or is known to be down.
 fn is_failing(conditions: &[Condition]) -> bool {
     condition::find(conditions, condition::REACHABLE).is_some_and(|reachable| {
-        reachable.reason == "ProbeFailing" || (reachable.status == "False" && Failure::from_reason(&reachable.reason).is_some())
+        reachable.reason == "ProbeFailing"
+            || (reachable.status == "False" && Failure::from_reason(&reachable.reason).is_some())
     })
 }
 
@@ -104,19 +105,24 @@ fn same_conditions(old: &[Condition], new: &[Condition], failing: bool) -> bool 
         && new.iter().filter(told).all(|new| {
             condition::find(old, &new.type_).is_some_and(|old| {
                 old.status == new.status
-                    && ((old.reason == new.reason && old.message == new.message) || (failing && both_failures(old, new)))
+                    && ((old.reason == new.reason && old.message == new.message)
+                        || (failing && both_failures(old, new)))
             })
         })
 }
 
 /// The host is down as before, only in another way.
 fn both_failures(old: &Condition, new: &Condition) -> bool {
-    new.status == "False" && Failure::from_reason(&old.reason).is_some() && Failure::from_reason(&new.reason).is_some()
+    new.status == "False"
+        && Failure::from_reason(&old.reason).is_some()
+        && Failure::from_reason(&new.reason).is_some()
 }
 
 fn same_lists<T>(old: Option<&[T]>, new: Option<&[T]>, same: fn(&T, &T) -> bool) -> bool {
     match (old, new) {
-        (Some(old), Some(new)) => old.len() == new.len() && old.iter().zip(new).all(|(old, new)| same(old, new)),
+        (Some(old), Some(new)) => {
+            old.len() == new.len() && old.iter().zip(new).all(|(old, new)| same(old, new))
+        }
         (None, None) => true,
         _ => false,
     }

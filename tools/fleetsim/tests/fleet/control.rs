@@ -14,10 +14,7 @@ fn hosts_refuse_and_listen_again() {
         assert_eq!(sim.get(1, "/").code, 200);
         sim.act("1-2", r#"{"action":"die"}"#);
         for address in [sim.ollama(1), sim.agent(1), sim.ollama(2)] {
-            assert_eq!(
-                connect(address).unwrap_err().kind(),
-                ErrorKind::ConnectionRefused
-            );
+            assert_eq!(connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         }
         assert_eq!(sim.get(0, "/").code, 200);
         sim.act("1-2", r#"{"action":"revive"}"#);
@@ -29,12 +26,7 @@ fn hosts_refuse_and_listen_again() {
 fn patches_by_selector() {
     let sim = Sim::start(&["--hosts", "10", "--address", "127.34.3.1"]);
     let versions = || -> Vec<String> {
-        let version = |i| {
-            sim.json(i, "/api/version")["version"]
-                .as_str()
-                .unwrap()
-                .to_owned()
-        };
+        let version = |i| sim.json(i, "/api/version")["version"].as_str().unwrap().to_owned();
         (0..10).map(version).collect()
     };
     let patched = sim.control("PATCH", "/hosts/5-7,sim-00001", r#"{"version":"9"}"#);
@@ -51,11 +43,7 @@ fn patches_by_selector() {
         ("some", r#"{"version":"x"}"#, "allowed"),
         ("1", r#"{"verzion":"x"}"#, "expected one of"),
         ("1", r#"{"ollama":{"mode":"wild"}}"#, "expected one of"),
-        (
-            "1",
-            r#"{"ollama":{"mode":"hang","code":1}}"#,
-            "allowed with",
-        ),
+        ("1", r#"{"ollama":{"mode":"hang","code":1}}"#, "allowed with"),
         ("1", r#"{"version":"#, "patch"),
     ] {
         let (code, answer) = sim.control("PATCH", &format!("/hosts/{selector}"), patch);
@@ -81,10 +69,7 @@ fn actions() {
     sim.act("0", r#"{"action":"pull","model":"new:1b","sizeBytes":77}"#);
     sim.act("0", r#"{"action":"load","model":"new:1b","vramBytes":70}"#);
     sim.act("0", r#"{"action":"remove","model":"llama3.2:latest"}"#);
-    assert_eq!(
-        names("/api/tags"),
-        r#""new:1b" "nomic-embed-text:latest" "qwen3:8b""#
-    );
+    assert_eq!(names("/api/tags"), r#""new:1b" "nomic-embed-text:latest" "qwen3:8b""#);
     assert_eq!(names("/api/ps"), r#""new:1b" "qwen3:8b""#);
     sim.act("0", r#"{"action":"unload","model":"qwen3:8b"}"#);
     assert_eq!(names("/api/ps"), r#""new:1b""#);
@@ -114,24 +99,11 @@ fn a_scenario_is_in_place_from_the_start() {
     });
     std::fs::write(&path, scenario.to_string()).unwrap();
     let file = path.to_str().unwrap();
-    let mut sim = Sim::start(&[
-        "--hosts",
-        "5",
-        "--address",
-        "127.34.5.1",
-        "--scenario",
-        file,
-    ]);
+    let mut sim = Sim::start(&["--hosts", "5", "--address", "127.34.5.1", "--scenario", file]);
     std::fs::remove_file(&path).unwrap();
-    assert_eq!(
-        connect(sim.ollama(0)).unwrap_err().kind(),
-        ErrorKind::ConnectionRefused
-    );
+    assert_eq!(connect(sim.ollama(0)).unwrap_err().kind(), ErrorKind::ConnectionRefused);
     let version = |index| sim.json(index, "/api/version")["version"].clone();
-    assert_eq!(
-        [1, 2, 3, 4].map(version),
-        ["1.0.0", "2.0.0", "2.0.0", "1.0.0"]
-    );
+    assert_eq!([1, 2, 3, 4].map(version), ["1.0.0", "2.0.0", "2.0.0", "1.0.0"]);
     // The end of stdin is the end of the simulator.
     drop(sim.child.stdin.take());
     assert!(sim.child.wait().unwrap().success());

@@ -7,26 +7,16 @@ use serde_json::Value;
 use crate::sim::{Answer, End, SILENCE, Sim, call, connect, raw, read, request, split};
 
 fn fault(sim: &Sim, document: &str) {
-    sim.patch(
-        "0",
-        &format!(r#"{{"ollama":{document},"agent":{document}}}"#),
-    );
+    sim.patch("0", &format!(r#"{{"ollama":{document},"agent":{document}}}"#));
 }
 
 #[test]
 fn connections_that_fail_or_stay_silent() {
     let sim = Sim::start(&["--hosts", "1", "--address", "127.31.1.1"]);
     for address in [sim.ollama(0), sim.agent(0)] {
-        let path = if address == sim.ollama(0) {
-            "/api/tags"
-        } else {
-            "/metrics"
-        };
+        let path = if address == sim.ollama(0) { "/api/tags" } else { "/metrics" };
         fault(&sim, r#"{"mode":"refuse"}"#);
-        assert_eq!(
-            connect(address).unwrap_err().kind(),
-            ErrorKind::ConnectionRefused
-        );
+        assert_eq!(connect(address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         fault(&sim, r#"{"mode":"reset"}"#);
         // The reset may come before the client has even finished connecting.
         if let Ok(mut stream) = connect(address) {
@@ -36,19 +26,12 @@ fn connections_that_fail_or_stay_silent() {
         assert_eq!(raw(address, path, 1), (vec![], End::Silent));
         fault(&sim, r#"{"mode":"banner"}"#);
         let (bytes, end) = raw(address, path, 1000);
-        assert_eq!(
-            (&*bytes, end),
-            (&b"SSH-2.0-OpenSSH_9.2\r\n"[..], End::Silent)
-        );
+        assert_eq!((&*bytes, end), (&b"SSH-2.0-OpenSSH_9.2\r\n"[..], End::Silent));
         fault(&sim, r#"{"mode":"hang","stage":"headers"}"#);
         let (bytes, end) = raw(address, path, 1000);
         assert_eq!((&*bytes, end), (&b"HTTP/1.1 200 OK\r\n"[..], End::Silent));
         for (mode, how) in [("hang", End::Silent), ("resetMidBody", End::Reset)] {
-            let stage = if mode == "hang" {
-                r#","stage":"body""#
-            } else {
-                ""
-            };
+            let stage = if mode == "hang" { r#","stage":"body""# } else { "" };
             fault(&sim, &format!(r#"{{"mode":"{mode}"{stage}}}"#));
             let (bytes, end) = raw(address, path, usize::MAX);
             assert_eq!(end, how, "{mode}");
@@ -91,30 +74,17 @@ fn statuses_and_redirects() {
     };
     let busy = get(r#"{"mode":"status","code":503,"retryAfter":"7"}"#);
     assert_eq!((busy.code, busy.header("retry-after")), (503, Some("7")));
-    let busy_text =
-        r#"{"error":"server busy, please try again.  maximum pending requests exceeded"}"#;
+    let busy_text = r#"{"error":"server busy, please try again.  maximum pending requests exceeded"}"#;
     assert_eq!(busy.text(), busy_text);
-    assert_eq!(
-        get(r#"{"mode":"status","code":401}"#).text(),
-        r#"{"error":"unauthorized"}"#
-    );
+    assert_eq!(get(r#"{"mode":"status","code":401}"#).text(), r#"{"error":"unauthorized"}"#);
     assert_eq!(get(r#"{"mode":"status","code":403}"#).text(), "");
-    assert_eq!(
-        get(r#"{"mode":"status","code":404}"#).text(),
-        "404 page not found"
-    );
+    assert_eq!(get(r#"{"mode":"status","code":404}"#).text(), "404 page not found");
     let own = get(r#"{"mode":"status","code":418,"body":"short and stout"}"#);
     assert_eq!((own.code, own.text()), (418, "short and stout"));
     let moved = get(r#"{"mode":"redirect"}"#);
-    assert_eq!(
-        (moved.code, moved.header("location")),
-        (302, Some("/login"))
-    );
+    assert_eq!((moved.code, moved.header("location")), (302, Some("/login")));
     let moved = get(r#"{"mode":"redirect","code":308,"location":"http://127.0.0.1:1/"}"#);
-    assert_eq!(
-        (moved.code, moved.header("location")),
-        (308, Some("http://127.0.0.1:1/"))
-    );
+    assert_eq!((moved.code, moved.header("location")), (308, Some("http://127.0.0.1:1/")));
 }
 
 #[test]
@@ -130,21 +100,11 @@ fn wrong_content() {
     assert!(garbage.body.iter().all(u8::is_ascii_graphic) && json(&garbage).is_err());
     let html = get(r#"{"mode":"html"}"#, "/api/version");
     assert!(html.text().starts_with("<!DOCTYPE html>") && html.code == 200);
-    assert!(
-        html.header("content-type")
-            .unwrap()
-            .starts_with("text/html")
-    );
+    assert!(html.header("content-type").unwrap().starts_with("text/html"));
     let empty = get(r#"{"mode":"empty"}"#, "/api/version");
-    assert_eq!(
-        (empty.code, empty.header("content-length")),
-        (200, Some("0"))
-    );
+    assert_eq!((empty.code, empty.header("content-length")), (200, Some("0")));
     let cut = get(r#"{"mode":"truncated"}"#, "/api/tags");
-    assert_eq!(
-        cut.header("content-length").unwrap(),
-        cut.body.len().to_string()
-    );
+    assert_eq!(cut.header("content-length").unwrap(), cut.body.len().to_string());
     assert!(json(&cut).unwrap_err().is_eof());
     for path in ["/api/version", "/api/tags", "/api/ps"] {
         let wrong = json(&get(r#"{"mode":"wrongTypes"}"#, path)).unwrap();
@@ -219,15 +179,11 @@ fn a_paths_fault_wins_and_the_connection_goes_on() {
     sim.patch("0", document);
     let mut stream = connect(sim.ollama(0)).unwrap();
     for (path, code) in [("/api/version", 200), ("/api/ps", 500)] {
-        stream
-            .write_all(request("GET", path, "").as_bytes())
-            .unwrap();
+        stream.write_all(request("GET", path, "").as_bytes()).unwrap();
         let (bytes, _) = read(&mut stream, SILENCE * 20, 1);
         assert_eq!(split(&bytes).code, code);
     }
-    stream
-        .write_all(request("GET", "/api/tags", "").as_bytes())
-        .unwrap();
+    stream.write_all(request("GET", "/api/tags", "").as_bytes()).unwrap();
     assert_eq!(read(&mut stream, SILENCE, 1), (vec![], End::Silent));
     assert_eq!(call(sim.agent(0), "GET", "/metrics", "").body, b"");
     assert_eq!(sim.stats("sim-00000")["connections"], 1);

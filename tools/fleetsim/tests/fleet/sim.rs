@@ -24,35 +24,22 @@ pub struct Sim {
 impl Sim {
     pub fn start(arguments: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_fleetsim"))
-            .args([
-                "--exit-with-stdin",
-                "--ollama-port",
-                "0",
-                "--agent-port",
-                "0",
-            ])
+            .args(["--exit-with-stdin", "--ollama-port", "0", "--agent-port", "0"])
             .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap())
-            .read_line(&mut line)
-            .unwrap();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let ready: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(ready["ready"], true);
-        let mut sim = Self {
-            child,
-            control: ready["control"].as_str().unwrap().parse().unwrap(),
-            hosts: Vec::new(),
-        };
+        let mut sim =
+            Self { child, control: ready["control"].as_str().unwrap().parse().unwrap(), hosts: Vec::new() };
         let address = |host: &Value, port: &str| host[port].as_str().unwrap().parse().unwrap();
         let hosts = sim.control("GET", "/hosts", "").1;
         let hosts = hosts.as_array().unwrap().iter();
-        sim.hosts = hosts
-            .map(|host| (address(host, "ollama"), address(host, "agent")))
-            .collect();
+        sim.hosts = hosts.map(|host| (address(host, "ollama"), address(host, "agent"))).collect();
         assert_eq!(ready["hosts"], sim.hosts.len());
         assert_eq!(ready["ollamaPort"], sim.hosts[0].0.port());
         assert_eq!(ready["agentPort"], sim.hosts[0].1.port());
@@ -202,11 +189,7 @@ pub fn read(stream: &mut TcpStream, patience: Duration, limit: usize) -> (Vec<u8
 
 /// Head and body; the body must be as long as announced, unless it is chunked.
 pub fn split(bytes: &[u8]) -> Answer {
-    let end = bytes
-        .windows(4)
-        .position(|four| four == b"\r\n\r\n")
-        .unwrap()
-        + 4;
+    let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap() + 4;
     let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
     let code = head.split(' ').nth(1).unwrap().parse().unwrap();
     let body = bytes[end..].to_vec();

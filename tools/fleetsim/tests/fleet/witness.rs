@@ -19,18 +19,9 @@ fn requests_are_counted_by_path_with_their_arrivals() {
     sim.metrics(0);
     let after = jiff::Timestamp::now().as_millisecond();
     let stats = sim.stats(HOST);
-    assert_eq!(
-        stats["requests"],
-        json!({"/api/version": 3, "POST /api/pull": 1, "agent:/metrics": 1})
-    );
-    assert_eq!(
-        (&stats["total"], &stats["connections"]),
-        (&json!(5), &json!(4))
-    );
-    assert_eq!(
-        (&stats["maxInFlight"], &stats["agentMaxInFlight"]),
-        (&json!(1), &json!(1))
-    );
+    assert_eq!(stats["requests"], json!({"/api/version": 3, "POST /api/pull": 1, "agent:/metrics": 1}));
+    assert_eq!((&stats["total"], &stats["connections"]), (&json!(5), &json!(4)));
+    assert_eq!((&stats["maxInFlight"], &stats["agentMaxInFlight"]), (&json!(1), &json!(1)));
     assert_eq!(stats["maxConnections"], 1);
     assert_eq!(stats["lastHeaders"]["host"], "sim");
     assert_eq!(stats["lastHeaders"]["authorization"], false);
@@ -43,30 +34,19 @@ fn requests_are_counted_by_path_with_their_arrivals() {
     assert!(times.iter().all(|time| (before..=after).contains(time)));
     assert_eq!(arrivals["sim-00001"], json!([]));
     let (_, all) = sim.control("GET", "/stats", "");
-    assert_eq!(
-        (&all["total"], &all["requests"]["/api/version"]),
-        (&json!(5), &json!(3))
-    );
+    assert_eq!((&all["total"], &all["requests"]["/api/version"]), (&json!(5), &json!(3)));
     sim.control("DELETE", "/stats", "");
     let stats = sim.stats(HOST);
-    assert_eq!(
-        (&stats["total"], &stats["maxInFlight"]),
-        (&json!(0), &json!(0))
-    );
+    assert_eq!((&stats["total"], &stats["maxInFlight"]), (&json!(0), &json!(0)));
 }
 
 #[test]
 fn overlaps_count_and_serial_requests_do_not() {
     let sim = Sim::start(&["--hosts", "1", "--address", "127.32.2.1"]);
-    sim.patch(
-        "0",
-        r#"{"paths":{"/api/ps":{"mode":"hang","stage":"body"}}}"#,
-    );
+    sim.patch("0", r#"{"paths":{"/api/ps":{"mode":"hang","stage":"body"}}}"#);
     let hang = || {
         let mut stream = connect(sim.ollama(0)).unwrap();
-        stream
-            .write_all(request("GET", "/api/ps", "").as_bytes())
-            .unwrap();
+        stream.write_all(request("GET", "/api/ps", "").as_bytes()).unwrap();
         // Something has come: the request is being served.
         assert!(!read(&mut stream, SILENCE * 20, 1).0.is_empty());
         stream
@@ -76,34 +56,21 @@ fn overlaps_count_and_serial_requests_do_not() {
         drop(hang());
     }
     let stats = sim.stats(HOST);
-    assert_eq!(
-        (&stats["maxInFlight"], &stats["maxConnections"]),
-        (&json!(1), &json!(1))
-    );
+    assert_eq!((&stats["maxInFlight"], &stats["maxConnections"]), (&json!(1), &json!(1)));
     // Nor is one that asks again as soon as the last byte has come.
     let mut stream = connect(sim.ollama(0)).unwrap();
     for _ in 0..500 {
-        stream
-            .write_all(request("GET", "/", "").as_bytes())
-            .unwrap();
+        stream.write_all(request("GET", "/", "").as_bytes()).unwrap();
         assert!(!read(&mut stream, SILENCE * 20, 1).0.is_empty());
     }
     drop(stream);
     assert_eq!(sim.stats(HOST)["maxInFlight"], 1);
     let three = [hang(), hang(), hang()];
     let stats = sim.stats(HOST);
-    assert_eq!(
-        (&stats["inFlight"], &stats["maxInFlight"]),
-        (&json!(3), &json!(3))
-    );
-    assert_eq!(
-        (&stats["openConnections"], &stats["maxConnections"]),
-        (&json!(3), &json!(3))
-    );
+    assert_eq!((&stats["inFlight"], &stats["maxInFlight"]), (&json!(3), &json!(3)));
+    assert_eq!((&stats["openConnections"], &stats["maxConnections"]), (&json!(3), &json!(3)));
     drop(three);
-    sim.until(HOST, |stats| {
-        stats["inFlight"] == 0 && stats["openConnections"] == 0
-    });
+    sim.until(HOST, |stats| stats["inFlight"] == 0 && stats["openConnections"] == 0);
 }
 
 #[test]
@@ -112,9 +79,7 @@ fn silent_connections_are_in_flight_and_end_with_their_fault() {
     sim.patch("0", r#"{"ollama":{"mode":"hang"}}"#);
     let mut first = connect(sim.ollama(0)).unwrap();
     let mut second = connect(sim.ollama(0)).unwrap();
-    sim.until(HOST, |stats| {
-        stats["inFlight"] == 2 && stats["maxInFlight"] == 2
-    });
+    sim.until(HOST, |stats| stats["inFlight"] == 2 && stats["maxInFlight"] == 2);
     sim.patch("0", r#"{"version":"0.25.0"}"#);
     assert_eq!(read(&mut first, SILENCE, 1).1, End::Silent, "not its fault");
     sim.patch("0", r#"{"ollama":{"mode":"healthy"}}"#);
@@ -136,14 +101,8 @@ fn ten_thousand_hosts_share_two_sockets() {
     let sim = Sim::start(&["--hosts", "10000", "--address", "127.33.0.1"]);
     for index in (0..10_000).step_by(499) {
         assert_eq!(sim.metrics(index)["hostname"], format!("sim-{index:05}"));
-        sim.patch(
-            &index.to_string(),
-            &format!(r#"{{"version":"0.0.{index}"}}"#),
-        );
-        assert_eq!(
-            sim.json(index, "/api/version")["version"],
-            format!("0.0.{index}")
-        );
+        sim.patch(&index.to_string(), &format!(r#"{{"version":"0.0.{index}"}}"#));
+        assert_eq!(sim.json(index, "/api/version")["version"], format!("0.0.{index}"));
     }
     let (code, answer) = sim.control("PATCH", "/hosts/5", r#"{"ollama":{"mode":"refuse"}}"#);
     assert!(code == 409 && answer["error"].as_str().unwrap().contains("--sockets own"));
