@@ -230,9 +230,9 @@ impl Shared {
             ApiFailure::Unavailable => {
                 let mut state = self.lock();
                 if queued.urgent {
-                    state.urgent.push_front(queued)
+                    state.urgent.push_front(queued);
                 } else {
-                    state.routine.push_front(queued)
+                    state.routine.push_front(queued);
                 }
                 false
             }

@@ -9,6 +9,7 @@ use crate::{
     },
     controller::server::live::{Live, Snapshot},
 };
+use k8s_openapi::jiff::Timestamp;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
@@ -57,7 +58,7 @@ impl Collector for FleetCollector {
             "server_last_poll_timestamp_seconds",
             "When the last poll of the host ended",
             None,
-            |server| server.last_poll.map(|time| time.as_second()),
+            |server| server.last_poll.map(Timestamp::as_second),
         )?;
         let detailed = if servers.len() <= self.server_limit { servers.as_slice() } else { &[] };
         let dropped = servers.len() - detailed.len();
@@ -128,7 +129,7 @@ fn details(out: &mut Out<'_, '_>, servers: &[Snapshot]) -> fmt::Result {
         out.all(servers, name, help, None, |server| server.readings.get(reading))?;
     }
     out.all(servers, "server_boot_timestamp_seconds", "When the machine started", None, |server| {
-        server.readings.boot_time.map(|time| time.as_second())
+        server.readings.boot_time.map(Timestamp::as_second)
     })?;
     out.series(
         "plugin_up",

@@ -233,7 +233,7 @@ fn collect(value: &Json, name: &str, depth: usize, values: &mut BTreeMap<String,
     }
 }
 
-/// `cpu_percent` under `` is `cpuPercent`; `total_mb` under `memory` is `memoryTotalMb`.
+/// `cpu_percent` at the top is `cpuPercent`; `total_mb` under `memory` is `memoryTotalMb`.
 fn joined(prefix: &str, key: &str) -> String {
     let mut name = prefix.to_owned();
     for word in key.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty()) {

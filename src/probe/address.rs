@@ -76,24 +76,16 @@ impl AddressPolicy {
 
 /// The IPv4 address that an IPv6 one stands for: mapped, compatible, NAT64 (well-known and local prefix), 6to4.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let s = address.segments();
-    let low = || {
-        let [a, b] = s[6].to_be_bytes();
-        let [c, d] = s[7].to_be_bytes();
-        Ipv4Addr::new(a, b, c, d)
-    };
-    match s {
+    let two_segments = |high: u16, low: u16| Ipv4Addr::from(u32::from(high) << 16 | u32::from(low));
+    let segments = address.segments();
+    match segments {
         // `::` and `::1` are themselves, not IPv4-compatible addresses.
         [0, 0, 0, 0, 0, 0, 0, 0 | 1] => None,
         [0, 0, 0, 0, 0, 0 | 0xffff, ..]
         | [0, 0, 0, 0, 0xffff, 0, ..]
         | [0x64, 0xff9b, 0, 0, 0, 0, ..]
-        | [0x64, 0xff9b, 1, ..] => Some(low()),
-        [0x2002, high, low, ..] => {
-            let [a, b] = high.to_be_bytes();
-            let [c, d] = low.to_be_bytes();
-            Some(Ipv4Addr::new(a, b, c, d))
-        }
+        | [0x64, 0xff9b, 1, ..] => Some(two_segments(segments[6], segments[7])),
+        [0x2002, high, low, ..] => Some(two_segments(high, low)),
         _ => None,
     }
 }

@@ -38,26 +38,19 @@ pub fn plan(
 ) -> FleetPluginStatus {
     let previous = plugin.status.clone().unwrap_or_default();
     let mut builder = Builder::new(&previous.conditions, plugin.metadata.generation, now);
-    let state = match verdict {
-        Err(refused) => {
-            builder.set(ACCEPTED, Truth::False, refused.reason, &refused.message).set(
-                READY,
-                Truth::False,
-                refused.reason,
-                &refused.message,
-            );
-            "Error"
-        }
-        Ok(()) => {
-            builder.set(ACCEPTED, Truth::True, "Valid", "the spec is valid");
-            if plugin.spec.suspend {
-                builder.set(READY, Truth::False, "Suspended", "asked nowhere: spec.suspend is true");
-                "Inactive"
-            } else {
-                let (truth, reason, message) = ready(&counts);
-                builder.set(READY, truth, reason, message);
-                "Active"
-            }
+    let state = if let Err(refused) = verdict {
+        let Refused { reason, message } = refused;
+        builder.set(ACCEPTED, Truth::False, reason, message).set(READY, Truth::False, reason, message);
+        "Error"
+    } else {
+        builder.set(ACCEPTED, Truth::True, "Valid", "the spec is valid");
+        if plugin.spec.suspend {
+            builder.set(READY, Truth::False, "Suspended", "asked nowhere: spec.suspend is true");
+            "Inactive"
+        } else {
+            let (truth, reason, message) = ready(&counts);
+            builder.set(READY, truth, reason, message);
+            "Active"
         }
     };
     FleetPluginStatus {

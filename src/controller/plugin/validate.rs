@@ -39,18 +39,16 @@ pub fn validate(plugins: &[Arc<FleetPlugin>]) -> BTreeMap<String, Result<Arc<Act
     for plugin in ordered {
         let verdict = validate_one(plugin).and_then(|active| {
             let Some(key) = config_key(plugin) else { return Ok(active) };
-            match owners.get(key) {
-                Some(owner) => Err(Refused {
+            if let Some(owner) = owners.get(key) {
+                return Err(Refused {
                     reason: "ConfigKeyConflict",
                     message: format!(
                         "configKey {key} belongs to the older FleetPlugin {owner}; choose another one"
                     ),
-                }),
-                None => {
-                    owners.insert(key, plugin.name_any());
-                    Ok(active)
-                }
+                });
             }
+            owners.insert(key, plugin.name_any());
+            Ok(active)
         });
         verdicts.insert(plugin.name_any(), verdict.map(Arc::new));
     }

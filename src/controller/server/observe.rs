@@ -100,7 +100,7 @@ impl AgentRound {
     ) {
         for plugin in plugins {
             let Some(port) = plugin.port(&spec.plugin_ports) else { continue };
-            if polls % plugin.every(accepted.interval) != 0 || self.asked.contains(&plugin.name) {
+            if !polls.is_multiple_of(plugin.every(accepted.interval)) || self.asked.contains(&plugin.name) {
                 continue;
             }
             let suspect = memory.agent_is_failing(&plugin.name) || memory.is_failing();

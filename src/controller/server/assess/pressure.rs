@@ -110,7 +110,7 @@ impl Pressures {
                 "the disk is filled to its threshold or above",
             )),
             Some(false) => {
-                rows.push((condition::DISK_PRESSURE, Truth::False, "DiskSufficient", "below the threshold"))
+                rows.push((condition::DISK_PRESSURE, Truth::False, "DiskSufficient", "below the threshold"));
             }
         }
         rows

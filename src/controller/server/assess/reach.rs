@@ -69,10 +69,9 @@ impl Reach {
         self.first = None;
         self.successes = self.successes.saturating_add(1);
         match self.verdict {
-            Truth::True => Change::None,
             Truth::Unknown => self.decide(true),
             Truth::False if self.successes >= threshold => self.decide(true),
-            Truth::False => Change::None,
+            Truth::True | Truth::False => Change::None,
         }
     }
 
