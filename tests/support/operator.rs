@@ -106,7 +106,9 @@ impl Builder {
             if let Some(status) = operator.process.status() {
                 panic!("the operator ended before it listened: {status}");
             }
-            operator.log_lines().into_iter().find(|line| line["fields"]["message"] == "listening")
+            let both = |line: &Value| line["fields"]["health"].is_string() && line["fields"]["api"].is_string();
+            let mut lines = operator.log_lines().into_iter();
+            lines.find(|line| line["fields"]["message"] == "listening" && both(line))
         })
         .await;
         let address = |field: &str| listening["fields"][field].as_str().unwrap_or_default().to_owned();
