@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 pub struct Readings {
     pub hostname: Option<String>,
     pub boot_time: Option<Timestamp>,
-    numbers: BTreeMap<Reading, i64>,
+    pub(crate) numbers: BTreeMap<Reading, i64>,
 }
 
 impl Readings {

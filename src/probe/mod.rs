@@ -24,7 +24,10 @@ pub use agent::AgentTarget;
 pub use client::{ClientError, Lane};
 pub use failure::Failure;
 
-use crate::api::{endpoint::Endpoint, ollama_server::BackendType};
+use crate::{
+    api::{endpoint::Endpoint, ollama_server::BackendType},
+    metrics::Metrics,
+};
 use address::AddressPolicy;
 use client::{Answer, BODY_MAX, HttpClients, Request};
 use limits::Limits;
@@ -66,14 +69,15 @@ pub struct Prober {
     resolver: CheckedResolver,
     policy: Arc<AddressPolicy>,
     limits: Limits,
+    metrics: Arc<Metrics>,
 }
 
 impl Prober {
-    pub fn new(policy: AddressPolicy) -> Result<Self, ClientError> {
+    pub fn new(policy: AddressPolicy, metrics: Arc<Metrics>) -> Result<Self, ClientError> {
         let policy = Arc::new(policy);
         let resolver = CheckedResolver::new(Arc::clone(&policy));
         let clients = HttpClients::new(&resolver, &tls::verified())?;
-        Ok(Self { clients, resolver, policy, limits: Limits::default() })
+        Ok(Self { clients, resolver, policy, limits: Limits::default(), metrics })
     }
 
     pub fn policy(&self) -> &AddressPolicy {
@@ -140,12 +144,27 @@ impl Ask<'_> {
             body_max,
             last,
         };
+        let started = Instant::now();
         let answer = self.prober.clients.get(request, &self.prober.policy);
-        timeout_at(self.deadline, answer).await.unwrap_or(Err(Failure::Timeout))
+        let answer = timeout_at(self.deadline, answer).await.unwrap_or(Err(Failure::Timeout));
+        self.prober.metrics.request_took(call(path), started.elapsed());
+        answer
     }
 
     async fn get_small(&self, path: &str, last: bool) -> Result<Answer, Failure> {
         self.get(path, BODY_MAX, last).await
+    }
+}
+
+/// The label of a request in metrics.
+fn call(path: &str) -> &'static str {
+    match path {
+        "/api/version" => "version",
+        "/api/ps" => "ps",
+        "/api/tags" => "tags",
+        "/health" => "health",
+        "/v1/models" => "models",
+        _ => "root",
     }
 }
 

@@ -139,6 +139,8 @@ impl Fleet {
         listeners.bind(self.range, wanted)?;
         for (index, old, new) in states {
             let host = &self.hosts[index];
+            // The state first: whoever connects meanwhile meets the new one.
+            *host.state.lock().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&new);
             for port in Port::BOTH {
                 let (before, after) = (old.port_fault(port), new.port_fault(port));
                 let broken = after.mode.breaks_connections() && before != after;
@@ -149,7 +151,6 @@ impl Fleet {
                     listeners.close(index, port).await;
                 }
             }
-            *host.state.lock().unwrap_or_else(PoisonError::into_inner) = new;
             host.changed.notify_waiters();
         }
         listeners.start(self);

@@ -210,6 +210,9 @@ impl Exchange<'_> {
         while left > 0 {
             piece.truncate(usize::try_from(left).unwrap_or(usize::MAX).max(1));
             left -= piece.len() as u64;
+            if left == 0 && framing != Framing::Chunked {
+                self.stats.end(self.port, self.conn);
+            }
             self.piece(framing, &piece).await?;
             piece.fill(b'a');
         }

@@ -1,0 +1,20 @@
+//! What every controller task shares.
+
+use super::{
+    event_queue::EventQueue, plugin::index::PluginIndex, server::live::Live, status_writer::StatusWriter,
+};
+use crate::{args::PollArgs, metrics::Metrics, probe::Prober};
+use std::sync::Arc;
+use tokio::sync::watch;
+
+/// Everything that the tasks share; made once.
+pub struct Context {
+    pub prober: Prober,
+    pub poll: PollArgs,
+    pub writer: StatusWriter,
+    pub events: EventQueue,
+    pub metrics: Arc<Metrics>,
+    pub live: Live,
+    /// The accepted plugins; the plugin controller keeps it true.
+    pub plugins: watch::Sender<Arc<PluginIndex>>,
+}

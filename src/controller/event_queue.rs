@@ -1,0 +1,281 @@
+//! The one sender of Events: a bounded queue, urgent ones first, at a rate that the API server and its readers can
+//! bear, and no object louder than the rest. Only overflow drops, and it is counted.
+
+use super::{api_failure::ApiFailure, server::transition::EventText};
+use crate::{api::MANAGER, metrics::Metrics};
+use governor::{Quota, RateLimiter};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::{
+    Client,
+    runtime::events::{Event, EventType, Recorder, Reporter},
+};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    num::NonZeroU32,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::Notify,
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Events that wait: one for every server of the largest fleet that was measured.
+const QUEUE_MAX: usize = 10_000;
+/// Events a second; 1,000 machines that die at once are told of within 20 s.
+const EVENTS_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(49);
+/// Events of one object at once; a host with more news than this has a problem of its own.
+const BURST: u32 = 25;
+/// Then one in this time.
+const REFILL: Duration = Duration::from_secs(10);
+const IN_FLIGHT_MAX: usize = 8;
+/// Deadline of one call; kube's client has none of its own.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Pause after a failure of the API server.
+const PAUSE: Duration = Duration::from_secs(1);
+/// What a stop waits for the Events that are under way or waiting.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+/// The API server refuses longer notes.
+const NOTE_MAX: usize = 1024;
+
+struct Queued {
+    regarding: ObjectReference,
+    text: EventText,
+    urgent: bool,
+}
+
+#[derive(Default)]
+struct State {
+    urgent: VecDeque<Queued>,
+    routine: VecDeque<Queued>,
+    /// Events of objects that have used up their burst, by when their turn comes.
+    held: BTreeMap<(Instant, u64), Queued>,
+    /// When each object's burst is whole again (generic cell rate algorithm).
+    whole_at: HashMap<String, Instant>,
+    sequence: u64,
+}
+
+/// Takes Events and sends them. Cheap to clone.
+#[derive(Clone)]
+pub struct EventQueue {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    recorder: Recorder,
+    metrics: Arc<Metrics>,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+impl EventQueue {
+    pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
+        let reporter = Reporter { controller: MANAGER.into(), instance: std::env::var("POD_NAME").ok() };
+        let recorder = Recorder::new(client, reporter);
+        Self { shared: Arc::new(Shared { recorder, metrics, state: Mutex::default(), changed: Notify::new() }) }
+    }
+
+    /// Asks for an Event about an object.
+    pub fn submit(&self, regarding: ObjectReference, text: EventText, urgent: bool) {
+        let accepted = self.shared.lock().accept(Queued { regarding, text, urgent }, Instant::now());
+        if accepted {
+            self.shared.changed.notify_one();
+        } else {
+            self.shared.metrics.event("dropped");
+        }
+    }
+
+    /// Events that wait to be sent.
+    pub fn depth(&self) -> usize {
+        self.shared.lock().depth()
+    }
+
+    /// Sends until the token is cancelled, and then what is waiting, for at most 2 s.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let limiter = RateLimiter::direct(Quota::per_second(EVENTS_PER_SECOND));
+        let mut running: JoinSet<bool> = JoinSet::new();
+        let sending = async {
+            loop {
+                while running.len() >= IN_FLIGHT_MAX || self.shared.lock().is_idle(Instant::now()) {
+                    let wake = self.shared.lock().next_held();
+                    tokio::select! {
+                        Some(ended) = running.join_next() => pause_after(ended.unwrap_or(false)).await,
+                        () = self.shared.changed.notified() => {}
+                        () = sleep_until(wake.unwrap_or_else(|| Instant::now() + Duration::from_hours(1))) => {}
+                    }
+                }
+                limiter.until_ready().await;
+                let next = self.shared.lock().next(Instant::now());
+                if let Some(queued) = next {
+                    let shared = Arc::clone(&self.shared);
+                    running.spawn(async move { shared.send(queued).await });
+                }
+                while let Some(ended) = running.try_join_next() {
+                    pause_after(ended.unwrap_or(false)).await;
+                }
+            }
+        };
+        tokio::select! {
+            () = sending => {}
+            () = shutdown.cancelled() => {}
+        }
+        let drain = async {
+            loop {
+                let next = self.shared.lock().next(Instant::now());
+                let Some(queued) = next else { break };
+                if !self.shared.send(queued).await {
+                    break;
+                }
+            }
+            while running.join_next().await.is_some() {}
+        };
+        let _ = timeout(DRAIN_TIMEOUT, drain).await;
+    }
+}
+
+async fn pause_after(sent: bool) {
+    if !sent {
+        sleep(PAUSE).await;
+    }
+}
+
+impl State {
+    fn depth(&self) -> usize {
+        self.urgent.len() + self.routine.len() + self.held.len()
+    }
+
+    /// Whether there was room. The object's own pace decides when it may go.
+    fn accept(&mut self, queued: Queued, now: Instant) -> bool {
+        if self.depth() >= QUEUE_MAX {
+            return false;
+        }
+        if self.whole_at.len() > 2 * QUEUE_MAX {
+            self.whole_at.retain(|_, whole_at| *whole_at > now);
+        }
+        let uid = queued.regarding.uid.clone().unwrap_or_default();
+        let whole_at = self.whole_at.entry(uid).or_insert(now);
+        let ready = now + whole_at.saturating_duration_since(now).saturating_sub(REFILL * (BURST - 1));
+        *whole_at = (*whole_at).max(now) + REFILL;
+        if ready > now {
+            self.sequence += 1;
+            self.held.insert((ready, self.sequence), queued);
+        } else {
+            self.push(queued);
+        }
+        true
+    }
+
+    fn push(&mut self, queued: Queued) {
+        if queued.urgent { self.urgent.push_back(queued) } else { self.routine.push_back(queued) }
+    }
+
+    fn release(&mut self, now: Instant) {
+        while let Some(entry) = self.held.first_entry() {
+            if entry.key().0 > now {
+                break;
+            }
+            let queued = entry.remove();
+            self.push(queued);
+        }
+    }
+
+    fn next(&mut self, now: Instant) -> Option<Queued> {
+        self.release(now);
+        self.urgent.pop_front().or_else(|| self.routine.pop_front())
+    }
+
+    fn is_idle(&mut self, now: Instant) -> bool {
+        self.release(now);
+        self.urgent.is_empty() && self.routine.is_empty()
+    }
+
+    fn next_held(&self) -> Option<Instant> {
+        self.held.keys().next().map(|(at, _)| *at)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the API server took it, or never will; otherwise it waits for another try.
+    async fn send(&self, queued: Queued) -> bool {
+        let event = Event {
+            type_: if queued.text.warning { EventType::Warning } else { EventType::Normal },
+            reason: queued.text.reason.to_owned(),
+            note: Some(queued.text.note.chars().take(NOTE_MAX / 4).collect()),
+            action: "Poll".to_owned(),
+            secondary: queued.text.field_path.clone().map(|field_path| ObjectReference {
+                field_path: Some(field_path),
+                ..queued.regarding.clone()
+            }),
+        };
+        let failure = match timeout(CALL_TIMEOUT, self.recorder.publish(&event, &queued.regarding)).await {
+            Ok(Ok(())) => {
+                self.metrics.event("sent");
+                return true;
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(reason = queued.text.reason, %error, "Event not sent");
+                ApiFailure::of(&error)
+            }
+            Err(_) => ApiFailure::Unavailable,
+        };
+        match failure {
+            ApiFailure::Unavailable => {
+                let mut state = self.lock();
+                if queued.urgent { state.urgent.push_front(queued) } else { state.routine.push_front(queued) }
+                false
+            }
+            // The namespace is going, or the rights are missing: another try would only hold up the others.
+            other => {
+                self.metrics.event(other.label());
+                true
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queued(uid: &str, urgent: bool) -> Queued {
+        Queued {
+            regarding: ObjectReference { uid: Some(uid.into()), ..ObjectReference::default() },
+            text: EventText { reason: "ModelLoaded", warning: false, note: String::new(), field_path: None },
+            urgent,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_has_a_burst_and_then_a_pace() {
+        let (mut state, now) = (State::default(), Instant::now());
+        for _ in 0..30 {
+            assert!(state.accept(queued("a", false), now));
+        }
+        assert!(state.accept(queued("b", false), now), "another object is not held up");
+        let mut at_once = 0;
+        while state.next(now).is_some() {
+            at_once += 1;
+        }
+        assert_eq!(at_once, 26);
+        assert!(state.next(now + REFILL).is_some());
+        assert!(state.next(now + REFILL).is_none());
+        assert_eq!(state.depth(), 4, "the rest waits and is not dropped");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn urgent_events_go_first_and_overflow_is_refused() {
+        let (mut state, now) = (State::default(), Instant::now());
+        for i in 0..QUEUE_MAX - 1 {
+            assert!(state.accept(queued(&i.to_string(), false), now));
+        }
+        assert!(state.accept(queued("offline", true), now));
+        assert!(!state.accept(queued("one too many", true), now));
+        assert_eq!(state.next(now).unwrap().regarding.uid.as_deref(), Some("offline"));
+    }
+}

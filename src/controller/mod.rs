@@ -1,0 +1,9 @@
+//! The controllers: what is watched becomes polls, and polls become status, Events and metrics.
+
+pub mod api_failure;
+pub mod context;
+pub mod event_queue;
+pub mod plugin;
+pub mod server;
+pub mod status_writer;
+mod streams;

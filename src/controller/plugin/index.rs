@@ -1,0 +1,63 @@
+//! The accepted plugins, ready to be asked, by namespace.
+
+use crate::{
+    api::endpoint::{Endpoint, Scheme},
+    plugins::values::CompiledValues,
+};
+use kube::core::{Selector, SelectorExt};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+/// An accepted agent plugin.
+#[derive(Debug)]
+pub struct ActivePlugin {
+    pub name: String,
+    pub selector: Selector,
+    pub scheme: Scheme,
+    pub default_port: u16,
+    pub path: String,
+    pub config_key: Option<String>,
+    /// `None`: at every poll.
+    pub interval: Option<Duration>,
+    pub timeout: Duration,
+    pub values: CompiledValues,
+}
+
+impl ActivePlugin {
+    /// The port on one server; `None` turns the plugin off there.
+    pub fn port(&self, overrides: &BTreeMap<String, i32>) -> Option<u16> {
+        match self.config_key.as_ref().and_then(|key| overrides.get(key)) {
+            None => Some(self.default_port),
+            Some(port) => u16::try_from(*port).ok().filter(|port| *port > 0),
+        }
+    }
+
+    /// Where it is on one server: the host's own address, the plugin's scheme and port.
+    pub fn endpoint(&self, host: &Endpoint, port: u16) -> Endpoint {
+        Endpoint { scheme: self.scheme, host: host.host.clone(), port, prefix: String::new() }
+    }
+
+    /// At every how many polls it is asked.
+    pub fn every(&self, server_interval: Duration) -> u64 {
+        let Some(interval) = self.interval else { return 1 };
+        let ratio = interval.as_millis().div_ceil(server_interval.as_millis().max(1));
+        u64::try_from(ratio).unwrap_or(1).max(1)
+    }
+}
+
+/// The accepted plugins of every namespace, oldest first.
+#[derive(Debug, Default)]
+pub struct PluginIndex {
+    pub by_namespace: HashMap<String, Vec<Arc<ActivePlugin>>>,
+}
+
+impl PluginIndex {
+    /// The plugins that select a server with these labels, oldest first.
+    pub fn selecting(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<Arc<ActivePlugin>> {
+        let plugins = self.by_namespace.get(namespace).map(Vec::as_slice).unwrap_or_default();
+        plugins.iter().filter(|plugin| plugin.selector.matches(labels)).cloned().collect()
+    }
+}

@@ -1,0 +1,241 @@
+//! What the agents said: state of each plugin on this server, and readings of the machine.
+
+use super::memory::Memory;
+use crate::{
+    api::{
+        OllamaServerStatus,
+        fleet_plugin::Reading,
+        quantity::Quantity,
+        server_status::{Machine, PLUGINS_MAX, PluginReport, Scalar},
+    },
+    controller::server::transition::Transition,
+    plugins::{readings::Readings, values::AgentValues},
+    probe::Failure,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use std::collections::BTreeMap;
+
+/// A plugin that selects this server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentPlan {
+    pub name: String,
+    /// Its port is 0 here.
+    pub disabled: bool,
+}
+
+/// One reading of one agent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AgentObservation {
+    pub plugin: String,
+    pub result: Result<AgentValues, Failure>,
+}
+
+/// What is known of one plugin on this server.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AgentMemory {
+    state: State,
+    misses: u32,
+    /// Misses while the host itself answered: only those are news about the plugin.
+    misses_beside_host: u32,
+    /// Whether the last Event said that it fails.
+    announced: bool,
+    failure: Option<Failure>,
+    last_success: Option<Time>,
+    values: BTreeMap<String, Scalar>,
+    /// `None` until this process has heard of it.
+    readings: Option<Readings>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    #[default]
+    Unknown,
+    Active,
+    Error,
+}
+
+impl AgentMemory {
+    pub fn from_status(status: &OllamaServerStatus) -> BTreeMap<String, Self> {
+        let reports = status.plugins.iter().flatten().filter(|report| report.state.as_deref() != Some("Disabled"));
+        reports
+            .map(|report| {
+                let state = match report.state.as_deref() {
+                    Some("Active") => State::Active,
+                    Some("Error") => State::Error,
+                    _ => State::Unknown,
+                };
+                let memory = Self {
+                    state,
+                    announced: state == State::Error,
+                    failure: report.reason.as_deref().and_then(Failure::from_reason),
+                    last_success: report.last_success_time.clone(),
+                    values: report.values.clone(),
+                    ..Self::default()
+                };
+                (report.name.clone(), memory)
+            })
+            .collect()
+    }
+
+    pub fn is_failing(&self) -> bool {
+        self.misses > 0 || self.state == State::Error
+    }
+
+    /// Whether it has failed for so long that its readings are gone.
+    pub fn is_error(&self) -> bool {
+        self.state == State::Error
+    }
+
+    pub fn is_active(&self) -> bool {
+        self.state == State::Active
+    }
+}
+
+/// Takes over what the agents said. While the host itself fails, a failing agent is no news of its own: the machine is
+/// probably off.
+pub fn observe(
+    memory: &mut Memory,
+    plans: &[AgentPlan],
+    observations: Vec<AgentObservation>,
+    threshold: u32,
+    now: &Time,
+    transitions: &mut Vec<Transition>,
+) {
+    let host_is_up = memory.reach.is_up();
+    for AgentObservation { plugin, result } in observations {
+        // A plugin that was deselected meanwhile has nothing to say any more.
+        if !plans.iter().any(|plan| plan.name == plugin && !plan.disabled) {
+            continue;
+        }
+        let agent = memory.agents.entry(plugin.clone()).or_default();
+        match result {
+            Ok(AgentValues { values, readings }) => {
+                if std::mem::take(&mut agent.announced) {
+                    transitions.push(Transition::PluginRecovered(plugin));
+                }
+                *agent = AgentMemory {
+                    state: State::Active,
+                    last_success: Some(now.clone()),
+                    values,
+                    readings: Some(readings),
+                    ..AgentMemory::default()
+                };
+            }
+            Err(failure) => {
+                agent.misses = agent.misses.saturating_add(1);
+                agent.misses_beside_host = if host_is_up { agent.misses_beside_host.saturating_add(1) } else { 0 };
+                agent.failure = Some(failure);
+                if agent.misses >= threshold {
+                    agent.state = State::Error;
+                    agent.values.clear();
+                    agent.readings = Some(Readings::default());
+                }
+                if agent.state == State::Error && agent.misses_beside_host >= threshold && !agent.announced {
+                    agent.announced = true;
+                    transitions.push(Transition::PluginFailed { plugin, reason: failure.reason() });
+                }
+            }
+        }
+    }
+}
+
+/// Brings the readings and the list of plugins up to date.
+pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
+    let mut readings = Readings::default();
+    let mut all_heard = true;
+    for plan in plans.iter().filter(|plan| !plan.disabled) {
+        match memory.agents.get(&plan.name).and_then(|agent| agent.readings.as_ref()) {
+            Some(own) => readings.complete_with(own),
+            None => all_heard = false,
+        }
+    }
+    if all_heard {
+        memory.seed = None;
+    } else if let Some(seed) = &memory.seed {
+        readings.complete_with(seed);
+    }
+    memory.status.machine = (!readings.is_empty()).then(|| machine(&readings));
+    memory.readings = readings;
+
+    let asked = plans.iter().filter(|plan| !plan.disabled).count();
+    let active = plans.iter().filter(|plan| memory.agents.get(&plan.name).is_some_and(AgentMemory::is_active)).count();
+    memory.status.plugin_summary = (asked > 0).then(|| format!("{active}/{asked}"));
+    let mut reports: Vec<PluginReport> = plans.iter().map(|plan| report(plan, memory.agents.get(&plan.name))).collect();
+    reports.sort_by(|a, b| a.name.cmp(&b.name));
+    reports.truncate(PLUGINS_MAX);
+    memory.status.plugins = (!reports.is_empty()).then_some(reports);
+}
+
+fn report(plan: &AgentPlan, agent: Option<&AgentMemory>) -> PluginReport {
+    let name = plan.name.clone();
+    if plan.disabled {
+        return PluginReport { name, state: Some("Disabled".into()), ..PluginReport::default() };
+    }
+    let Some(agent) = agent else { return PluginReport { name, ..PluginReport::default() } };
+    let failure = agent.failure.filter(|_| agent.state == State::Error);
+    PluginReport {
+        name,
+        state: match agent.state {
+            State::Unknown => None,
+            State::Active => Some("Active".into()),
+            State::Error => Some("Error".into()),
+        },
+        reason: failure.map(|failure| failure.reason().to_owned()),
+        message: failure.map(|failure| failure.text().to_owned()),
+        last_success_time: agent.last_success.clone(),
+        values: agent.values.clone(),
+    }
+}
+
+fn machine(readings: &Readings) -> Machine {
+    let bytes = |reading| {
+        let value = readings.get(reading)?;
+        u64::try_from(value).ok().map(Quantity::from_bytes_mi)
+    };
+    Machine {
+        hostname: readings.hostname.clone(),
+        boot_time: readings.boot_time.map(Time),
+        cpu_percent: readings.get(Reading::CpuPercent),
+        gpu_percent: readings.get(Reading::GpuPercent),
+        cpu_temperature_celsius: readings.get(Reading::CpuTemperatureCelsius),
+        gpu_temperature_celsius: readings.get(Reading::GpuTemperatureCelsius),
+        memory_total: bytes(Reading::MemoryTotal),
+        memory_available: bytes(Reading::MemoryAvailable),
+        disk_total: bytes(Reading::DiskTotal),
+        disk_used: bytes(Reading::DiskUsed),
+        disk_used_percent: readings.disk_used_percent(),
+    }
+}
+
+/// The readings that a status tells of, for the time until the agents speak for themselves.
+pub fn readings_of(machine: &Machine) -> Readings {
+    let mut readings = Readings {
+        hostname: machine.hostname.clone(),
+        boot_time: machine.boot_time.as_ref().map(|time| time.0),
+        ..Readings::default()
+    };
+    let bytes = |quantity: &Option<Quantity>| quantity.as_ref()?.bytes().and_then(|bytes| i64::try_from(bytes).ok());
+    for (reading, value) in [
+        (Reading::CpuPercent, machine.cpu_percent),
+        (Reading::GpuPercent, machine.gpu_percent),
+        (Reading::CpuTemperatureCelsius, machine.cpu_temperature_celsius),
+        (Reading::GpuTemperatureCelsius, machine.gpu_temperature_celsius),
+        (Reading::MemoryTotal, bytes(&machine.memory_total)),
+        (Reading::MemoryAvailable, bytes(&machine.memory_available)),
+        (Reading::DiskTotal, bytes(&machine.disk_total)),
+        (Reading::DiskUsed, bytes(&machine.disk_used)),
+        (Reading::DiskUsedPercent, machine.disk_used_percent),
+    ] {
+        if let Some(value) = value {
+            readings.set(reading, value);
+        }
+    }
+    readings
+}
+
+impl AgentMemory {
+    /// Its last readings; `None` until this process has heard of it.
+    pub fn readings(&self) -> Option<&Readings> {
+        self.readings.as_ref()
+    }
+}

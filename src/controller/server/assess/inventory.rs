@@ -1,0 +1,235 @@
+//! What the host has: version, models on disk, models in memory; and how that differs from what was known.
+
+use super::memory::Memory;
+use crate::{
+    api::{
+        quantity::Quantity,
+        server_status::{LOADED_MODELS_MAX, LoadedModel, MODELS_BYTES_MAX, Model},
+    },
+    controller::server::transition::Transition,
+    probe::report::{Expiry, HostReport, LoadedSeen, ModelSeen, Part},
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+/// Most models that status lists, whatever their size; also the bound in the schema.
+const MODELS_LISTED_MAX: usize = 500;
+
+/// Readings of one endpoint that failed in a row while the host itself was online.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Misses {
+    version: u32,
+    models: u32,
+    loaded: u32,
+}
+
+impl Misses {
+    /// The endpoints that have failed so often that people should know that what stands in status is old.
+    pub fn persistent(self, threshold: u32) -> Vec<&'static str> {
+        let rows = [(self.version, "version"), (self.models, "models"), (self.loaded, "loadedModels")];
+        rows.into_iter().filter(|(misses, _)| *misses >= threshold).map(|(_, field)| field).collect()
+    }
+}
+
+/// Takes over what the host said. What it did not say stays as it was known.
+pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Transition>) {
+    count(&mut memory.misses.version, &report.version);
+    count(&mut memory.misses.models, &report.models);
+    count(&mut memory.misses.loaded, &report.loaded);
+    let status = &mut memory.status;
+    if let Part::Known(version) = report.version {
+        if let Some(from) = status.version.take().filter(|from| *from != version) {
+            transitions.push(Transition::VersionChanged { from, to: version.clone() });
+        }
+        status.version = Some(version);
+    }
+    if let Part::Known(seen) = report.loaded {
+        let listed: Vec<LoadedModel> = seen.iter().take(LOADED_MODELS_MAX).map(loaded_model).collect();
+        if let Some(known) = &status.loaded_models {
+            let old = Names { names: known.iter().map(|model| model.name.as_str()).collect(), cut: full(known.len()) };
+            let new = Names { names: listed.iter().map(|model| model.name.as_str()).collect(), cut: full(listed.len()) };
+            differ(&old, &new, transitions, Transition::ModelLoaded, Transition::ModelUnloaded);
+        }
+        status.loaded_count = i32::try_from(seen.len()).ok();
+        status.vram_used = total(seen.iter().map(|model| model.vram));
+        status.loaded_models = Some(listed);
+    }
+    if let Part::Known(seen) = report.models {
+        let listed = fitting(&seen);
+        let omitted = seen.len() - listed.len();
+        if let Some(known) = &status.models {
+            let old_cut = status.models_omitted.is_some_and(|omitted| omitted > 0);
+            let old = Names { names: known.iter().map(|model| model.name.as_str()).collect(), cut: old_cut };
+            let new = Names { names: listed.iter().map(|model| model.name.as_str()).collect(), cut: omitted > 0 };
+            differ(&old, &new, transitions, Transition::ModelAdded, Transition::ModelRemoved);
+        }
+        status.model_count = i32::try_from(seen.len()).ok();
+        status.model_size = total(seen.iter().map(|model| model.size));
+        status.models_omitted = i32::try_from(omitted).ok().filter(|omitted| *omitted > 0);
+        status.models = Some(listed);
+    }
+}
+
+fn count<T>(misses: &mut u32, part: &Part<T>) {
+    match part {
+        Part::Failed(_) => *misses = misses.saturating_add(1),
+        Part::Known(_) | Part::Missing => *misses = 0,
+        Part::NotAsked => {}
+    }
+}
+
+fn full(listed: usize) -> bool {
+    listed >= LOADED_MODELS_MAX
+}
+
+/// Sorted names; `cut` when the list ends before the truth does.
+struct Names<'a> {
+    names: Vec<&'a str>,
+    cut: bool,
+}
+
+/// A cut list says nothing about names behind its last one, so only names up to there can have come or gone.
+fn differ(
+    old: &Names<'_>,
+    new: &Names<'_>,
+    transitions: &mut Vec<Transition>,
+    came: fn(String) -> Transition,
+    went: fn(String) -> Transition,
+) {
+    let limit = |list: &Names<'_>| list.cut.then(|| list.names.last().map(|name| (*name).to_owned())).flatten();
+    let limits = [limit(old), limit(new)];
+    let told = |name: &str| limits.iter().flatten().all(|last| name <= last.as_str());
+    for name in new.names.iter().filter(|name| told(name) && old.names.binary_search(name).is_err()) {
+        transitions.push(came((*name).to_owned()));
+    }
+    for name in old.names.iter().filter(|name| told(name) && new.names.binary_search(name).is_err()) {
+        transitions.push(went((*name).to_owned()));
+    }
+}
+
+/// The sum of the known sizes; unknown when there are models and none has a known size.
+fn total(sizes: impl Iterator<Item = Option<u64>>) -> Option<Quantity> {
+    let (mut any, mut known, mut sum) = (false, false, 0u64);
+    for size in sizes {
+        any = true;
+        known |= size.is_some();
+        sum = sum.saturating_add(size.unwrap_or_default());
+    }
+    (known || !any).then(|| Quantity::from_bytes_mi(sum))
+}
+
+/// As many models as fit the bytes that status spends on them.
+fn fitting(seen: &[ModelSeen]) -> Vec<Model> {
+    let mut bytes = 0;
+    seen.iter()
+        .take(MODELS_LISTED_MAX)
+        .map(model)
+        .take_while(|model| {
+            bytes += serde_json::to_vec(model).map_or(usize::MAX / 2, |json| json.len() + 1);
+            bytes <= MODELS_BYTES_MAX
+        })
+        .collect()
+}
+
+fn model(seen: &ModelSeen) -> Model {
+    Model {
+        name: seen.name.clone(),
+        digest: seen.digest.clone(),
+        size: seen.size.map(Quantity::from_bytes_mi),
+        family: seen.family.clone(),
+        parameter_size: seen.parameter_size.clone(),
+        quantization: seen.quantization.clone(),
+        context_length: seen.context_length,
+        capabilities: seen.capabilities.clone(),
+        modified_time: seen.modified.map(Time),
+        remote_host: seen.remote_host.clone(),
+    }
+}
+
+fn loaded_model(seen: &LoadedSeen) -> LoadedModel {
+    let (state, expires) = match seen.expires {
+        Expiry::Past(at) => ("Stopping", Some(at)),
+        Expiry::At(at) => ("Loaded", Some(at)),
+        Expiry::Never | Expiry::Unknown => ("Loaded", None),
+    };
+    LoadedModel {
+        name: seen.name.clone(),
+        digest: seen.digest.clone(),
+        size: seen.size.map(Quantity::from_bytes_mi),
+        vram: seen.vram.map(Quantity::from_bytes_mi),
+        context_length: seen.context_length,
+        processor: processor(seen.size, seen.vram),
+        state: state.to_owned(),
+        expiration_time: expires.map(Time),
+    }
+}
+
+/// Where a model runs, as `ollama ps` computes it; `None` where the host gives no sizes at all.
+fn processor(size: Option<u64>, vram: Option<u64>) -> Option<String> {
+    let (size, vram) = (size?, vram?);
+    Some(if vram == 0 {
+        "100% CPU".to_owned()
+    } else if vram == size {
+        "100% GPU".to_owned()
+    } else if vram > size {
+        "Unknown".to_owned()
+    } else {
+        let cpu = (u128::from(size - vram) * 200 + u128::from(size)) / (u128::from(size) * 2);
+        format!("{cpu}%/{}% CPU/GPU", 100 - cpu)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case(Some(100), Some(0), Some("100% CPU"))]
+    #[case(Some(100), Some(100), Some("100% GPU"))]
+    #[case(Some(100), Some(101), Some("Unknown"))]
+    #[case(Some(0), Some(1), Some("Unknown"))]
+    #[case(Some(100), Some(75), Some("25%/75% CPU/GPU"))]
+    #[case(Some(1000), Some(996), Some("0%/100% CPU/GPU"))]
+    #[case(None, None, None)]
+    fn processors_read_as_the_cli_prints_them(
+        #[case] size: Option<u64>,
+        #[case] vram: Option<u64>,
+        #[case] text: Option<&str>,
+    ) {
+        assert_eq!(processor(size, vram).as_deref(), text);
+    }
+
+    #[test]
+    fn unknown_sizes_are_not_zero() {
+        assert_eq!(total([None, None].into_iter()), None);
+        assert_eq!(total([].into_iter()), Some(Quantity("0Mi".into())));
+        assert_eq!(total([None, Some(1)].into_iter()), Some(Quantity("1Mi".into())));
+    }
+
+    #[test]
+    fn a_cut_list_announces_only_what_it_can_know() {
+        let mut transitions = Vec::new();
+        let old = Names { names: vec!["a", "b", "d"], cut: true };
+        let new = Names { names: vec!["a", "c", "d", "e"], cut: false };
+        differ(&old, &new, &mut transitions, Transition::ModelAdded, Transition::ModelRemoved);
+        assert_eq!(transitions, [Transition::ModelAdded("c".into()), Transition::ModelRemoved("b".into())]);
+    }
+
+    #[test]
+    fn three_hundred_models_fit_the_bound() {
+        let seen: Vec<ModelSeen> = (0..300)
+            .map(|i| ModelSeen {
+                name: format!("registry.example.com/team/model-{i:03}:70b-instruct-q4_K_M"),
+                digest: Some("f".repeat(64)),
+                size: Some(42_949_672_960),
+                family: Some("llama".into()),
+                parameter_size: Some("70.6B".into()),
+                quantization: Some("Q4_K_M".into()),
+                ..ModelSeen::default()
+            })
+            .collect();
+        let listed = fitting(&seen);
+        assert!(listed.len() < 300 && listed.len() > 80);
+        assert!(serde_json::to_vec(&listed).unwrap().len() <= MODELS_BYTES_MAX + 2);
+    }
+}

@@ -1,0 +1,82 @@
+//! What is known about a server between two polls: the status as it should stand in the object, and the counters that
+//! do not belong there.
+
+use super::{agents::AgentMemory, inventory::Misses, pressure::Pressures, reach::Reach};
+use crate::{api::OllamaServerStatus, plugins::readings::Readings};
+use std::collections::BTreeMap;
+
+/// What is known about one server. Made from the object's own status, so that a restart of the operator forgets
+/// nothing that was written and announces nothing twice.
+#[derive(Clone, Debug, Default)]
+pub struct Memory {
+    /// The status as it should stand in the object now.
+    pub status: OllamaServerStatus,
+    pub(super) reach: Reach,
+    pub(super) misses: Misses,
+    pub(super) pressures: Pressures,
+    pub(super) agents: BTreeMap<String, AgentMemory>,
+    /// The last lookup of the host's name led to a refused address.
+    pub(super) refused: bool,
+    /// All readings at full precision, for metrics.
+    pub(super) readings: Readings,
+    /// Readings from the status that this process started with, until every plugin has spoken for itself.
+    pub(super) seed: Option<Readings>,
+}
+
+impl Memory {
+    /// What the object's status tells, if it has one.
+    pub fn from_status(status: Option<OllamaServerStatus>) -> Self {
+        // Without observedGeneration it is the schema's default and tells nothing.
+        let Some(status) = status.filter(|status| status.observed_generation.is_some()) else {
+            return Self::default();
+        };
+        let seed = status.machine.as_ref().map(super::agents::readings_of);
+        Self {
+            reach: Reach::from_status(&status),
+            misses: Misses::default(),
+            pressures: Pressures::from_conditions(&status.conditions),
+            agents: AgentMemory::from_status(&status),
+            refused: false,
+            readings: seed.clone().unwrap_or_default(),
+            seed,
+            status,
+        }
+    }
+
+    /// Whether the last poll failed, or the host is known to be down.
+    pub fn is_failing(&self) -> bool {
+        self.reach.is_failing()
+    }
+
+    /// Polls that failed in a row.
+    pub fn failures(&self) -> u32 {
+        self.reach.failures()
+    }
+
+    pub fn readings(&self) -> &Readings {
+        &self.readings
+    }
+
+    /// Whether nothing was ever heard of the host, so that there is nothing to wait a slot for.
+    pub fn is_new(&self) -> bool {
+        self.status.observed_generation.is_none() || self.reach.is_pending()
+    }
+
+    /// Whether a plugin's last reading failed.
+    pub fn agent_is_failing(&self, plugin: &str) -> bool {
+        self.agents.get(plugin).is_some_and(AgentMemory::is_failing)
+    }
+
+    /// Another host stands behind the object now: what was known was about the old one.
+    pub(super) fn forget_host(&mut self) {
+        *self = Self {
+            status: OllamaServerStatus {
+                // The conditions keep their types' times; build() rewrites every one of them.
+                conditions: std::mem::take(&mut self.status.conditions),
+                last_handled_requested_at: self.status.last_handled_requested_at.take(),
+                ..OllamaServerStatus::default()
+            },
+            ..Self::default()
+        };
+    }
+}

@@ -1,0 +1,152 @@
+//! From what was known and what was seen to what is now known, and what happened. Pure: no client, no clock, no
+//! randomness. Everything about thresholds, hysteresis, staleness and reasons is decided under this folder.
+
+mod agents;
+mod conditions;
+mod inventory;
+mod memory;
+mod pressure;
+mod reach;
+mod significance;
+
+#[cfg(test)]
+mod tests;
+
+pub use agents::{AgentObservation, AgentPlan};
+pub use memory::Memory;
+pub use significance::{Significance, significance};
+
+use super::{
+    accept::{Accepted, Rejected, maintenance},
+    transition::Transition,
+};
+use crate::{
+    api::{REQUESTED_AT_MAX, condition, endpoint::Endpoint, ollama_server::OllamaServerSpec},
+    probe::{Failure, HostOutcome, text::clean},
+};
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+
+/// What is wanted of a server, as it stands now.
+#[derive(Clone, Copy)]
+pub struct Subject<'a> {
+    pub spec: &'a OllamaServerSpec,
+    pub generation: Option<i64>,
+    pub acceptance: &'a Result<Accepted, Rejected>,
+    /// The plugins that select this server, oldest first: the first source of a reading wins.
+    pub plugins: &'a [AgentPlan],
+    /// The annotation that asks for a poll now.
+    pub requested_at: Option<&'a str>,
+}
+
+/// What was seen.
+#[derive(Debug)]
+pub enum Observation {
+    /// Nothing new: the spec changed, or a maintenance ended, or a heartbeat is due.
+    None,
+    Poll {
+        host: HostOutcome,
+        agents: Vec<AgentObservation>,
+        /// Somebody asked for this poll; it does not count towards the failure threshold.
+        requested: bool,
+    },
+}
+
+/// What is now known, and what happened.
+pub struct Assessment {
+    pub memory: Memory,
+    pub transitions: Vec<Transition>,
+}
+
+/// The one decision about a server.
+pub fn assess(mut memory: Memory, subject: Subject<'_>, observation: Observation, now: Timestamp) -> Assessment {
+    let now = Time(now);
+    let mut transitions = Vec::new();
+    let was_in_maintenance = condition::find(&memory.status.conditions, condition::READY)
+        .is_some_and(|ready| ready.reason == "Maintenance");
+    let in_maintenance = maintenance(subject.spec, now.0).is_some();
+
+    adopt(&mut memory, subject);
+    if let (Observation::Poll { host, agents, requested }, Ok(accepted)) = (observation, subject.acceptance) {
+        note_refusal(&mut memory, &host);
+        observe_host(&mut memory, accepted, host, requested, &now, &mut transitions);
+        agents::observe(&mut memory, subject.plugins, agents, accepted.failure_threshold, &now, &mut transitions);
+        pressure::observe(&mut memory, subject.spec, &mut transitions);
+    }
+    agents::summarise(&mut memory, subject.plugins);
+    let refusal = Err(Rejected {
+        reason: Failure::AddressNotAllowed.reason(),
+        message: Failure::AddressNotAllowed.text().to_owned(),
+    });
+    let subject = if memory.refused { Subject { acceptance: &refusal, ..subject } } else { subject };
+    if was_in_maintenance && !in_maintenance && memory.reach.is_down() {
+        transitions.retain(|transition| !matches!(transition, Transition::ServerOffline(_)));
+        transitions.push(Transition::ServerOffline(memory.reach.failure()));
+    }
+    memory.status.observed_generation = subject.generation;
+    memory.status.last_heartbeat_time = Some(now.clone());
+    memory.status.consecutive_failures = i32::try_from(memory.reach.failures()).ok();
+    memory.status.last_handled_requested_at = subject.requested_at.map(|value| clean(value, REQUESTED_AT_MAX));
+    memory.status.conditions = conditions::build(&memory, subject, in_maintenance, &now);
+    if in_maintenance {
+        transitions.retain(|transition| !transition.event().warning);
+    }
+    Assessment { memory, transitions }
+}
+
+/// Takes note of what the spec now says: another host is another server, of which nothing is known yet.
+fn adopt(memory: &mut Memory, subject: Subject<'_>) {
+    let endpoint = match subject.acceptance {
+        Ok(accepted) => accepted.endpoint.to_string(),
+        Err(_) => Endpoint::parse(&subject.spec.host)
+            .map_or_else(|_| clean(&subject.spec.host, 320), |endpoint| endpoint.to_string()),
+    };
+    let backend = match &subject.spec.provider_ref {
+        Some(provider) => format!("{}/{}", subject.spec.backend_type.as_str(), provider.name),
+        None => subject.spec.backend_type.as_str().to_owned(),
+    };
+    let same = |known: &Option<String>, now: &str| known.as_deref().is_none_or(|known| known == now);
+    if !same(&memory.status.observed_endpoint, &endpoint) || !same(&memory.status.observed_backend, &backend) {
+        memory.forget_host();
+    }
+    memory.status.observed_endpoint = Some(endpoint);
+    memory.status.observed_backend = Some(backend);
+    if subject.spec.suspend || subject.acceptance.is_err() {
+        memory.reach.forget();
+    }
+    memory.agents.retain(|name, _| subject.plugins.iter().any(|plan| plan.name == *name && !plan.disabled));
+}
+
+/// A name that leads to a refused address is a spec that cannot be accepted, found out late.
+fn note_refusal(memory: &mut Memory, host: &HostOutcome) {
+    memory.refused = match host {
+        HostOutcome::Failed(failure) => *failure == Failure::AddressNotAllowed,
+        HostOutcome::Online(_) => false,
+        HostOutcome::Skipped => memory.refused,
+    };
+    if memory.refused {
+        memory.reach.forget();
+    }
+}
+
+fn observe_host(
+    memory: &mut Memory,
+    accepted: &Accepted,
+    host: HostOutcome,
+    requested: bool,
+    now: &Time,
+    transitions: &mut Vec<Transition>,
+) {
+    match host {
+        HostOutcome::Skipped | HostOutcome::Failed(Failure::AddressNotAllowed) => {}
+        HostOutcome::Online(report) => {
+            memory.status.last_online_time = Some(now.clone());
+            inventory::observe(memory, report, transitions);
+            let change = memory.reach.succeeded(accepted.success_threshold);
+            reach::record(memory, change, now, transitions);
+        }
+        HostOutcome::Failed(failure) => {
+            let change = memory.reach.failed(failure, accepted.failure_threshold, requested);
+            reach::record(memory, change, now, transitions);
+        }
+    }
+}

@@ -1,0 +1,261 @@
+//! All servers: the watch of their objects begins, feeds and ends one task for each.
+
+use super::{live::Place, publish::Publisher, task::ServerTask};
+use crate::{
+    api::{API_VERSION, OllamaServer, OllamaServerStatus, condition},
+    controller::{
+        context::Context,
+        status_writer::{Kind, Target, Urgency, seen},
+        streams,
+    },
+    runtime::readiness::Gate,
+};
+use futures::StreamExt;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use kube::{
+    Client, ResourceExt,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+    runtime::watcher::Event,
+};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, atomic::AtomicU64},
+    time::Duration,
+};
+use tokio::{
+    sync::watch,
+    task::{Id, JoinSet},
+};
+use tokio_util::sync::CancellationToken;
+
+/// Pause before a server's task that ended by a bug is begun again.
+const RESTART_PAUSE: Duration = Duration::from_secs(5);
+
+/// A server that is watched.
+struct Handle {
+    scope: usize,
+    key: (String, String),
+    object: watch::Sender<Arc<OllamaServer>>,
+    newest: Arc<AtomicU64>,
+    task: Id,
+}
+
+/// All servers.
+pub struct Fleet {
+    context: Arc<Context>,
+    servers: HashMap<String, Handle>,
+    tasks: JoinSet<()>,
+    /// UIDs seen in each scope's list that is under way.
+    listed: Vec<HashSet<String>>,
+    /// Objects that cannot be read, by UID, with the generation that was answered.
+    undecodable: HashMap<String, Option<i64>>,
+    gate: Gate,
+    initial: HashSet<usize>,
+}
+
+impl Fleet {
+    pub fn new(context: Arc<Context>, namespaces: &[String], gate: Gate) -> Self {
+        let scopes = streams::scopes(namespaces);
+        gate.wait_for("the list of OllamaServers");
+        Self {
+            context,
+            servers: HashMap::new(),
+            tasks: JoinSet::new(),
+            listed: vec![HashSet::new(); scopes],
+            undecodable: HashMap::new(),
+            gate,
+            initial: (0..scopes).collect(),
+        }
+    }
+
+    /// Follows the objects until the token is cancelled; then every task is ended, and what they published goes on.
+    pub async fn run(mut self, client: Client, namespaces: Vec<String>, shutdown: CancellationToken) {
+        let metrics = Arc::clone(&self.context.metrics);
+        let mut items =
+            std::pin::pin!(streams::watch::<OllamaServer>(&client, &namespaces, Kind::OllamaServer, metrics));
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some((scope, event)) = items.next() => self.on_event(scope, event),
+                Some(ended) = self.tasks.join_next_with_id() => {
+                    if let Err(error) = ended {
+                        self.on_bug(error.id());
+                    }
+                }
+            }
+        }
+        self.tasks.shutdown().await;
+    }
+
+    fn on_event(&mut self, scope: usize, event: Event<DeserializeGuard<OllamaServer>>) {
+        match event {
+            Event::Init => self.listed[scope].clear(),
+            Event::InitApply(object) => {
+                if let Some(uid) = object.meta_uid() {
+                    self.listed[scope].insert(uid);
+                }
+                self.apply(scope, object);
+            }
+            Event::InitDone => {
+                let listed = std::mem::take(&mut self.listed[scope]);
+                let gone: Vec<String> = self
+                    .servers
+                    .iter()
+                    .filter(|(uid, handle)| handle.scope == scope && !listed.contains(*uid))
+                    .map(|(uid, _)| uid.clone())
+                    .collect();
+                for uid in gone {
+                    self.remove(&uid);
+                }
+                self.initial.remove(&scope);
+                if self.initial.is_empty() {
+                    self.gate.open();
+                }
+            }
+            Event::Apply(object) => self.apply(scope, object),
+            Event::Delete(object) => {
+                if let Some(uid) = object.meta_uid() {
+                    self.remove(&uid);
+                }
+            }
+        }
+    }
+
+    fn apply(&mut self, scope: usize, object: DeserializeGuard<OllamaServer>) {
+        let object = match object.0 {
+            Ok(object) => object,
+            Err(invalid) => {
+                self.refuse(&invalid);
+                return;
+            }
+        };
+        let Some(uid) = object.uid() else { return };
+        if self.undecodable.remove(&uid).is_some() {
+            self.count_undecodable();
+        }
+        if let Some(handle) = self.servers.get(&uid) {
+            seen(&handle.newest, object.metadata.resource_version.as_deref());
+            // Our own writes come back too; tasks compare what concerns them. The status is known already.
+            let object = OllamaServer { status: None, ..object };
+            handle.object.send_replace(Arc::new(object));
+            return;
+        }
+        let key = (object.namespace().unwrap_or_default(), object.name_any());
+        // A deleted and recreated object: the watch may have missed that the old one went.
+        let twin = self.servers.iter().find(|(_, handle)| handle.key == key).map(|(uid, _)| uid.clone());
+        if let Some(twin) = twin {
+            self.remove(&twin);
+        }
+        self.begin(scope, key, uid, object);
+    }
+
+    fn begin(&mut self, scope: usize, key: (String, String), uid: String, object: OllamaServer) {
+        let newest = Arc::new(AtomicU64::new(0));
+        seen(&newest, object.metadata.resource_version.as_deref());
+        let target = target(&key, &uid, &newest);
+        let publisher = Publisher::new(&object, target);
+        let place: Place = self.context.live.enter(&uid);
+        let (sender, receiver) = watch::channel(Arc::new(object));
+        let task = ServerTask::new(Arc::clone(&self.context), receiver, place, publisher);
+        let task = self.tasks.spawn(task.run()).id();
+        self.servers.insert(uid, Handle { scope, key, object: sender, newest, task });
+    }
+
+    fn remove(&mut self, uid: &str) {
+        // Dropping the sender ends the task, and with it everything that it has under way.
+        self.servers.remove(uid);
+        self.context.writer.forget(uid);
+        if self.undecodable.remove(uid).is_some() {
+            self.count_undecodable();
+        }
+    }
+
+    /// A task ended by a bug: it is begun again, from what the object last said.
+    fn on_bug(&mut self, task: Id) {
+        self.context.metrics.panicked();
+        let Some(uid) = self.servers.iter().find(|(_, handle)| handle.task == task).map(|(uid, _)| uid.clone()) else {
+            return;
+        };
+        let Some(handle) = self.servers.remove(&uid) else { return };
+        tracing::error!(namespace = handle.key.0, server = handle.key.1, "a server's task ended by a bug, beginning it again");
+        let context = Arc::clone(&self.context);
+        let target = target(&handle.key, &uid, &handle.newest);
+        let place = context.live.enter(&uid);
+        let object = Arc::clone(&handle.object.borrow());
+        let receiver = handle.object.subscribe();
+        let publisher = Publisher::new(&object, target);
+        let task = self.tasks.spawn(async move {
+            tokio::time::sleep(RESTART_PAUSE).await;
+            ServerTask::new(context, receiver, place, publisher).run().await;
+        });
+        self.servers.insert(uid, Handle { task: task.id(), ..handle });
+    }
+
+    /// An object that cannot be read (older than the schema, or let in by a loosened one) is answered once a
+    /// generation and stops nothing.
+    fn refuse(&mut self, invalid: &InvalidObject) {
+        let metadata = &invalid.metadata;
+        let (Some(uid), Some(namespace), Some(name)) = (&metadata.uid, &metadata.namespace, &metadata.name) else {
+            return;
+        };
+        if self.servers.contains_key(uid) {
+            self.remove(uid);
+        }
+        if self.undecodable.insert(uid.clone(), metadata.generation) == Some(metadata.generation) {
+            return;
+        }
+        self.count_undecodable();
+        tracing::warn!(namespace, server = name, error = invalid.error, "an OllamaServer cannot be read");
+        let newest = Arc::new(AtomicU64::new(0));
+        seen(&newest, metadata.resource_version.as_deref());
+        let target = target(&(namespace.clone(), name.clone()), uid, &newest);
+        let status = undecodable_status(metadata.generation);
+        self.context.writer.submit(target, metadata.generation, status, Urgency::Transition, Box::new(|| {}));
+    }
+
+    fn count_undecodable(&self) {
+        self.context.metrics.undecodable(Kind::OllamaServer, self.undecodable.len());
+    }
+}
+
+fn target(key: &(String, String), uid: &str, newest: &Arc<AtomicU64>) -> Target {
+    Target {
+        kind: Kind::OllamaServer,
+        namespace: key.0.clone(),
+        name: key.1.clone(),
+        uid: uid.to_owned(),
+        newest: Arc::clone(newest),
+    }
+}
+
+fn undecodable_status(generation: Option<i64>) -> serde_json::Value {
+    const MESSAGE: &str = "the object does not have the form that the operator understands; compare it with `kubectl explain ollamaserver.spec`";
+    let now = Time(Timestamp::now());
+    let mut builder = condition::Builder::new(&[], generation, &now);
+    for (type_, truth) in [
+        (condition::ACCEPTED, condition::Truth::False),
+        (condition::READY, condition::Truth::False),
+        (condition::REACHABLE, condition::Truth::Unknown),
+        (condition::STALLED, condition::Truth::True),
+    ] {
+        builder.set(type_, truth, "InvalidSpec", MESSAGE);
+    }
+    let status = OllamaServerStatus {
+        observed_generation: generation,
+        last_heartbeat_time: Some(now.clone()),
+        conditions: builder.build(),
+        ..OllamaServerStatus::default()
+    };
+    tracing::trace!(API_VERSION, "status of an object that cannot be read");
+    serde_json::to_value(status).unwrap_or_default()
+}
+
+trait MetaUid {
+    fn meta_uid(&self) -> Option<String>;
+}
+
+impl MetaUid for DeserializeGuard<OllamaServer> {
+    fn meta_uid(&self) -> Option<String> {
+        kube::Resource::meta(self).uid.clone()
+    }
+}

@@ -1,0 +1,85 @@
+//! The servers that are watched right now and what is known of each, for everybody who only reads.
+
+use crate::{
+    api::{OllamaServerStatus, quantity::Quantity},
+    plugins::readings::Readings,
+};
+use k8s_openapi::jiff::Timestamp;
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+/// One server as it stands.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    pub backend: &'static str,
+    pub capacity_memory: Option<Quantity>,
+    pub capacity_vram: Option<Quantity>,
+    pub status: Arc<OllamaServerStatus>,
+    /// At full precision, and at full rate.
+    pub readings: Readings,
+    pub failures: u32,
+    pub last_poll: Option<Timestamp>,
+}
+
+/// All servers that are watched. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    servers: Arc<Mutex<BTreeMap<String, Snapshot>>>,
+    /// Something about plugins changed since it was last asked.
+    plugins_changed: Arc<AtomicBool>,
+}
+
+/// A server's place in the live set; it is empty again when this is dropped.
+#[derive(Debug)]
+pub struct Place {
+    uid: String,
+    live: Live,
+}
+
+impl Live {
+    pub fn enter(&self, uid: &str) -> Place {
+        Place { uid: uid.to_owned(), live: self.clone() }
+    }
+
+    pub fn snapshots(&self) -> Vec<Snapshot> {
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Whether plugins fare differently than when this was last called.
+    pub fn take_plugins_changed(&self) -> bool {
+        self.plugins_changed.swap(false, Ordering::Relaxed)
+    }
+
+    pub fn plugins_changed(&self) {
+        self.plugins_changed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Place {
+    pub fn show(&self, snapshot: Snapshot) {
+        let mut servers = self.live.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = servers.insert(self.uid.clone(), snapshot);
+        let after = servers.get(&self.uid);
+        let states = |snapshot: Option<&Snapshot>| -> Vec<(String, Option<String>)> {
+            let reports = snapshot.and_then(|snapshot| snapshot.status.plugins.as_ref());
+            reports.into_iter().flatten().map(|report| (report.name.clone(), report.state.clone())).collect()
+        };
+        if states(before.as_ref()) != states(after) {
+            self.live.plugins_changed();
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.live.servers.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.uid);
+        self.live.plugins_changed();
+    }
+}

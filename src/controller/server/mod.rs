@@ -1,0 +1,11 @@
+//! Servers: observe (IO in), assess (pure), publish (IO out), driven by one task for each server.
+
+pub mod accept;
+pub mod assess;
+pub mod fleet;
+pub mod live;
+mod observe;
+mod publish;
+pub mod schedule;
+mod task;
+pub mod transition;

@@ -1,0 +1,188 @@
+//! IO in: one round of asking the host and, beside it, its agents.
+
+use super::{
+    accept::{Accepted, effective_timeout},
+    assess::{AgentObservation, AgentPlan, Memory, Observation},
+};
+use crate::{
+    api::ollama_server::OllamaServerSpec,
+    controller::{context::Context, plugin::index::ActivePlugin},
+    plugins::values::AgentValues,
+    probe::{AgentTarget, Failure, HostOutcome, HostTarget, Lane},
+};
+use std::{collections::HashSet, future::pending, sync::Arc};
+use tokio::{
+    task::JoinSet,
+    time::Instant,
+};
+use tokio_util::task::AbortOnDropHandle;
+
+/// The poll of the host that is under way, and what has come of it.
+#[derive(Default)]
+pub struct Round {
+    running: Option<AbortOnDropHandle<HostOutcome>>,
+    requested: bool,
+    outcome: Option<(HostOutcome, Instant)>,
+    /// What agents said since the last assessment, whenever they were asked.
+    agents: Vec<AgentObservation>,
+}
+
+impl Round {
+    pub fn start(&mut self, context: &Arc<Context>, target: HostTarget, requested: bool) {
+        let context = Arc::clone(context);
+        self.requested = requested;
+        self.running = Some(AbortOnDropHandle::new(tokio::spawn(async move { context.prober.host(&target).await })));
+    }
+
+    /// Whether the host is still being asked, or its answer waits for the agents.
+    pub fn is_running(&self) -> bool {
+        self.running.is_some() || self.outcome.is_some()
+    }
+
+    /// Resolves when the host has answered or its deadline has passed; never, if nothing is under way.
+    pub async fn finished(&mut self) -> HostOutcome {
+        let Some(running) = &mut self.running else { return pending().await };
+        let outcome = running.await;
+        self.running = None;
+        // A bug in a parser costs this poll of this host and nothing else.
+        outcome.unwrap_or_else(|error| {
+            tracing::error!(%error, "a poll ended by a bug");
+            HostOutcome::Failed(Failure::InvalidResponse)
+        })
+    }
+
+    pub fn host_answered(&mut self, outcome: HostOutcome, grace_until: Instant) {
+        self.outcome = Some((outcome, grace_until));
+    }
+
+    pub fn agent_answered(&mut self, observation: Option<AgentObservation>) {
+        if let Some(observation) = observation {
+            // Only the newest word of each agent counts.
+            self.agents.retain(|older| older.plugin != observation.plugin);
+            self.agents.push(observation);
+        }
+    }
+
+    pub fn has_host(&self) -> bool {
+        self.outcome.is_some()
+    }
+
+    pub fn grace_until(&self) -> Option<Instant> {
+        self.outcome.as_ref().map(|(_, until)| *until)
+    }
+
+    pub fn grace_is_over(&self, now: Instant) -> bool {
+        self.grace_until().is_some_and(|until| until <= now)
+    }
+
+    /// What this round has seen; agents that are still talking count in the next one.
+    pub fn take(&mut self) -> Option<Observation> {
+        let (host, _) = self.outcome.take()?;
+        Some(Observation::Poll { host, agents: std::mem::take(&mut self.agents), requested: self.requested })
+    }
+}
+
+/// The agents that are being asked.
+#[derive(Default)]
+pub struct AgentRound {
+    running: JoinSet<(String, Option<AgentObservation>)>,
+    asked: HashSet<String>,
+}
+
+impl AgentRound {
+    /// Asks every plugin whose turn it is and that is not still talking.
+    pub fn start(
+        &mut self,
+        context: &Arc<Context>,
+        accepted: &Accepted,
+        spec: &OllamaServerSpec,
+        plugins: &[Arc<ActivePlugin>],
+        memory: &Memory,
+        polls: u64,
+    ) {
+        for plugin in plugins {
+            let Some(port) = plugin.port(&spec.plugin_ports) else { continue };
+            if polls % plugin.every(accepted.interval) != 0 || self.asked.contains(&plugin.name) {
+                continue;
+            }
+            let suspect = memory.agent_is_failing(&plugin.name) || memory.is_failing();
+            let target = AgentTarget {
+                endpoint: plugin.endpoint(&accepted.endpoint, port),
+                path: plugin.path.clone(),
+                timeout: effective_timeout(plugin.timeout, accepted.interval),
+                lane: if suspect { Lane::Suspect } else { Lane::Healthy },
+            };
+            self.asked.insert(plugin.name.clone());
+            let (context, plugin) = (Arc::clone(context), Arc::clone(plugin));
+            self.running.spawn(async move {
+                let observation = ask(&context, &plugin, &target).await;
+                (plugin.name.clone(), observation)
+            });
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// The next agent's word; `None` if it could not be asked. Never resolves while nobody is being asked.
+    pub async fn next(&mut self) -> Option<AgentObservation> {
+        match self.running.join_next().await {
+            None => pending().await,
+            Some(Ok((plugin, observation))) => {
+                self.asked.remove(&plugin);
+                observation
+            }
+            Some(Err(error)) => {
+                tracing::error!(%error, "a reading of an agent ended by a bug");
+                if self.running.is_empty() {
+                    self.asked.clear();
+                }
+                None
+            }
+        }
+    }
+
+    /// Forgets everything that is under way: it was asked of another host or by other rules.
+    pub fn abandon(&mut self) {
+        self.running = JoinSet::new();
+        self.asked.clear();
+    }
+}
+
+async fn ask(context: &Context, plugin: &ActivePlugin, target: &AgentTarget) -> Option<AgentObservation> {
+    let started = Instant::now();
+    let body = context.prober.agent(target).await?;
+    let result = body.and_then(|body| read(plugin, &body));
+    context.metrics.agent_read(started.elapsed(), result.as_ref().err().copied());
+    Some(AgentObservation { plugin: plugin.name.clone(), result })
+}
+
+/// An answer in which nothing was found is not this plugin's agent: often another exporter on the same port.
+fn read(plugin: &ActivePlugin, body: &[u8]) -> Result<AgentValues, Failure> {
+    let json = serde_json::from_slice(body).map_err(|_| Failure::InvalidResponse)?;
+    let found = plugin.values.extract(&json);
+    if found.values.is_empty() { Err(Failure::InvalidResponse) } else { Ok(found) }
+}
+
+/// What the assessment knows of the plugins that select a server.
+pub fn plans(plugins: &[Arc<ActivePlugin>], spec: &OllamaServerSpec) -> Vec<AgentPlan> {
+    plugins
+        .iter()
+        .map(|plugin| AgentPlan { name: plugin.name.clone(), disabled: plugin.port(&spec.plugin_ports).is_none() })
+        .collect()
+}
+
+/// How the host is asked this time.
+pub fn host_target(accepted: &Accepted, memory: &Memory, with_models: bool) -> HostTarget {
+    HostTarget {
+        endpoint: accepted.endpoint.clone(),
+        backend: accepted.backend,
+        host_header: accepted.host_header.clone(),
+        insecure_skip_verify: accepted.insecure_skip_verify,
+        timeout: accepted.timeout,
+        patience: accepted.interval,
+        lane: if memory.is_failing() { Lane::Suspect } else { Lane::Healthy },
+        with_models,
+    }
+}

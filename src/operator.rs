@@ -1,0 +1,134 @@
+//! The operator put together: what is made in which order, and what ends when.
+
+use crate::{
+    args::RunArgs,
+    controller::{
+        context::Context,
+        event_queue::EventQueue,
+        plugin::{Plugins, index::PluginIndex},
+        server::{fleet::Fleet, live::Live},
+        status_writer::StatusWriter,
+    },
+    metrics::Metrics,
+    probe::{ClientError, Prober, address::AddressPolicy},
+    runtime::{CrdGate, Readiness, Watchdog, shutdown_signal, wait_for_crds},
+    serve::{ServeError, Serving},
+};
+use kube::{
+    Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use std::{io, sync::Arc};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+/// Why the operator cannot run. Nothing of this passes by itself, so the process ends and says so.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error("no cluster to talk to: {0}\nhint: pass --kubeconfig FILE, set KUBECONFIG, or run in a pod with a ServiceAccount")]
+    Cluster(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(transparent)]
+    Http(#[from] ClientError),
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    #[error("cannot listen for signals: {0}")]
+    Signals(#[source] io::Error),
+    #[error("a part of the operator ended by a bug: {0}")]
+    Bug(#[from] tokio::task::JoinError),
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(args: RunArgs) -> Result<(), RunError> {
+    let shutdown = shutdown_signal().map_err(RunError::Signals)?;
+    raise_file_limit();
+    let client = client(&args).await?;
+    let live = Live::default();
+    let metrics = Metrics::new(&live, args.metrics_server_limit);
+    let readiness = Readiness::new();
+    let crds = readiness.gate("crds");
+    let servers = readiness.gate("servers");
+    let plugins = readiness.gate("plugins");
+
+    let exposition = Arc::clone(&metrics);
+    let serving = Serving::bind(
+        &args.serve,
+        client.clone(),
+        readiness,
+        Watchdog::start(),
+        Arc::new(move || exposition.expose()),
+    )?;
+    let addresses = serving.local_addrs();
+    tracing::info!(health = %addresses.health, api = %addresses.main, tls = addresses.tls, "listening");
+    // The listeners outlive the rest, so that a probe during shutdown still gets an answer.
+    let listeners_shutdown = CancellationToken::new();
+    let listeners = tokio::spawn(serving.run(listeners_shutdown.clone()));
+
+    let writer = StatusWriter::new(client.clone(), Arc::clone(&metrics));
+    let events = EventQueue::new(client.clone(), Arc::clone(&metrics));
+    metrics.watch_queues(
+        {
+            let writer = writer.clone();
+            move || writer.depth()
+        },
+        {
+            let events = events.clone();
+            move || events.depth()
+        },
+    );
+    let context = Arc::new(Context {
+        prober: Prober::new(AddressPolicy::new(args.address.allowed_cidrs.clone()), Arc::clone(&metrics))?,
+        poll: args.poll.clone(),
+        writer: writer.clone(),
+        events: events.clone(),
+        metrics,
+        live,
+        plugins: watch::Sender::new(Arc::new(PluginIndex::default())),
+    });
+    let namespaces = args.watch_namespaces.clone();
+    let plugin_controller = Plugins::new(Arc::clone(&context), &namespaces, plugins);
+    let fleet = Fleet::new(context, &namespaces, servers);
+
+    if matches!(wait_for_crds(&client, &namespaces, &crds, &shutdown).await, CrdGate::Open) {
+        let plugin_controller =
+            tokio::spawn(plugin_controller.run(client.clone(), namespaces.clone(), shutdown.clone()));
+        let fleet = tokio::spawn(fleet.run(client, namespaces, shutdown.clone()));
+        // The writers end last: what the controllers published is still sent.
+        let writers_shutdown = CancellationToken::new();
+        let writer = tokio::spawn(writer.run(writers_shutdown.clone()));
+        let events = tokio::spawn(events.run(writers_shutdown.clone()));
+        fleet.await?;
+        plugin_controller.await?;
+        writers_shutdown.cancel();
+        writer.await?;
+        events.await?;
+    }
+    listeners_shutdown.cancel();
+    listeners.await?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// From --kubeconfig, then $KUBECONFIG, then the pod, then ~/.kube/config.
+async fn client(args: &RunArgs) -> Result<Client, RunError> {
+    let config = match &args.kubeconfig {
+        Some(file) => {
+            let kubeconfig = Kubeconfig::read_from(file).map_err(|error| RunError::Cluster(error.into()))?;
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+                .await
+                .map_err(|error| RunError::Cluster(error.into()))?
+        }
+        None => Config::infer().await.map_err(|error| RunError::Cluster(error.into()))?,
+    };
+    // The client's own retries can hold a call for minutes; every caller here has a deadline and its own pace.
+    let mut config = config;
+    config.default_retry = false;
+    Client::try_from(config).map_err(|error| RunError::Cluster(error.into()))
+}
+
+/// Every poll takes a descriptor; the usual soft limit of 1024 is far below the hard one.
+fn raise_file_limit() {
+    match rlimit::increase_nofile_limit(u64::MAX) {
+        Ok(limit) => tracing::debug!(limit, "open files"),
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
+    }
+}

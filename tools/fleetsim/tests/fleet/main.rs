@@ -1,0 +1,7 @@
+//! The simulator as its clients see it.
+
+mod answers;
+mod control;
+mod faults;
+mod sim;
+mod witness;
