@@ -5,8 +5,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The operator, as cargo built it for this test binary.
+/// The operator, as cargo built it for this test binary; `OPERATOR_BIN` names another build of it.
 pub fn operator() -> PathBuf {
+    find("OPERATOR_BIN", &built())
+}
+
+fn built() -> PathBuf {
     env!("CARGO_BIN_EXE_ollama-fleet-operator").into()
 }
 
@@ -17,7 +21,7 @@ pub fn control_plane() -> PathBuf {
 
 /// The simulated hosts; built by the same cargo into the same folder as the operator.
 pub fn fleetsim() -> PathBuf {
-    find("FLEETSIM_BIN", &operator().with_file_name("fleetsim"))
+    find("FLEETSIM_BIN", &built().with_file_name("fleetsim"))
 }
 
 pub fn helm() -> PathBuf {

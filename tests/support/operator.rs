@@ -106,10 +106,12 @@ impl Builder {
             if let Some(status) = operator.process.status() {
                 panic!("the operator ended before it listened: {status}");
             }
-            operator.log_lines().into_iter().find(|line| line["fields"]["message"] == "listening")
+            let both = |line: &Value| line["health"].is_string() && line["api"].is_string();
+            let mut lines = operator.log_lines().into_iter();
+            lines.find(|line| line["message"] == "listening" && both(line))
         })
         .await;
-        let address = |field: &str| listening["fields"][field].as_str().unwrap_or_default().to_owned();
+        let address = |field: &str| listening[field].as_str().unwrap_or_default().to_owned();
         (operator.health, operator.api) = (address("health"), address("api"));
         if self.ready {
             eventually(START_LIMIT, "the operator is ready", async || operator.readyz().await).await;
@@ -174,7 +176,7 @@ impl Operator {
         fs::read_to_string(self.folder.path().join("stderr")).unwrap_or_default()
     }
 
-    /// The complete lines of the log that are JSON.
+    /// The complete lines of the log that are JSON, with `message` and all fields at the top.
     pub fn log_lines(&self) -> Vec<Value> {
         let log = self.log();
         let complete = log.rfind('\n').map_or("", |end| &log[..end]);
