@@ -78,6 +78,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         },
     );
     let context = Arc::new(Context {
+        client: client.clone(),
         prober: Prober::new(AddressPolicy::new(args.address.allowed_cidrs.clone()), Arc::clone(&metrics))?,
         poll: args.poll.clone(),
         writer: writer.clone(),
@@ -91,9 +92,8 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let fleet = Fleet::new(context, &namespaces, servers);
 
     if matches!(wait_for_crds(&client, &namespaces, &crds, &shutdown).await, CrdGate::Open) {
-        let plugin_controller =
-            tokio::spawn(plugin_controller.run(client.clone(), namespaces.clone(), shutdown.clone()));
-        let fleet = tokio::spawn(fleet.run(client, namespaces, shutdown.clone()));
+        let plugin_controller = tokio::spawn(plugin_controller.run(namespaces.clone(), shutdown.clone()));
+        let fleet = tokio::spawn(fleet.run(namespaces, shutdown.clone()));
         // The writers end last: what the controllers published is still sent.
         let writers_shutdown = CancellationToken::new();
         let writer = tokio::spawn(writer.run(writers_shutdown.clone()));

@@ -4,11 +4,13 @@ use super::{
     event_queue::EventQueue, plugin::index::PluginIndex, server::live::Live, status_writer::StatusWriter,
 };
 use crate::{args::PollArgs, metrics::Metrics, probe::Prober};
+use kube::Client;
 use std::sync::Arc;
 use tokio::sync::watch;
 
 /// Everything that the tasks share; made once.
 pub struct Context {
+    pub client: Client,
     pub prober: Prober,
     pub poll: PollArgs,
     pub writer: StatusWriter,

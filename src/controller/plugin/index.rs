@@ -51,6 +51,9 @@ impl ActivePlugin {
 /// The accepted plugins of every namespace, oldest first.
 #[derive(Debug, Default)]
 pub struct PluginIndex {
+    /// Whether the plugins have been listed at all. Before that nobody knows which plugins a server has, and a status
+    /// written then would forget what the agents said.
+    pub listed: bool,
     pub by_namespace: HashMap<String, Vec<Arc<ActivePlugin>>>,
 }
 

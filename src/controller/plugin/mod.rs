@@ -18,7 +18,7 @@ use crate::{
 use futures::StreamExt;
 use index::{ActivePlugin, PluginIndex};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use kube::{Client, ResourceExt, core::DeserializeGuard, runtime::watcher::Event};
+use kube::{ResourceExt, core::DeserializeGuard, runtime::watcher::Event};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, atomic::AtomicU64},
@@ -69,7 +69,8 @@ impl Plugins {
     }
 
     /// Follows the objects until the token is cancelled.
-    pub async fn run(mut self, client: Client, namespaces: Vec<String>, shutdown: CancellationToken) {
+    pub async fn run(mut self, namespaces: Vec<String>, shutdown: CancellationToken) {
+        let client = self.context.client.clone();
         let metrics = Arc::clone(&self.context.metrics);
         let mut items =
             std::pin::pin!(streams::watch::<FleetPlugin>(&client, &namespaces, Kind::FleetPlugin, metrics));
@@ -166,8 +167,8 @@ impl Plugins {
             let namespace = known.object.namespace().unwrap_or_default();
             namespaces.entry(namespace).or_default().push(Arc::clone(&known.object));
         }
-        let mut index = PluginIndex::default();
-        let mut changed = false;
+        let mut index = PluginIndex { listed: true, ..PluginIndex::default() };
+        let mut changed = !self.context.plugins.borrow().listed;
         for (namespace, plugins) in namespaces {
             let mut verdicts = validate(&plugins);
             let mut active = Vec::new();

@@ -1,6 +1,6 @@
 //! All servers: the watch of their objects begins, feeds and ends one task for each.
 
-use super::{live::Place, publish::Publisher, task::ServerTask};
+use super::{assess::Memory, live::Place, publish::Publisher, task::ServerTask};
 use crate::{
     api::{API_VERSION, OllamaServer, OllamaServerStatus, condition},
     controller::{
@@ -13,7 +13,7 @@ use crate::{
 use futures::StreamExt;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{
-    Client, ResourceExt,
+    Api, Client, ResourceExt,
     core::{DeserializeGuard, error_boundary::InvalidObject},
     runtime::watcher::Event,
 };
@@ -69,8 +69,14 @@ impl Fleet {
     }
 
     /// Follows the objects until the token is cancelled; then every task is ended, and what they published goes on.
-    pub async fn run(mut self, client: Client, namespaces: Vec<String>, shutdown: CancellationToken) {
+    pub async fn run(mut self, namespaces: Vec<String>, shutdown: CancellationToken) {
+        let mut plugins = self.context.plugins.subscribe();
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = plugins.wait_for(|index| index.listed) => {}
+        }
         let metrics = Arc::clone(&self.context.metrics);
+        let client = self.context.client.clone();
         let mut items =
             std::pin::pin!(streams::watch::<OllamaServer>(&client, &namespaces, Kind::OllamaServer, metrics));
         loop {
@@ -153,10 +159,11 @@ impl Fleet {
         let newest = Arc::new(AtomicU64::new(0));
         seen(&newest, object.metadata.resource_version.as_deref());
         let target = target(&key, &uid, &newest);
-        let publisher = Publisher::new(&object, target);
+        let publisher = Publisher::new(object.status.clone().unwrap_or_default(), target);
         let place: Place = self.context.live.enter(&uid);
-        let (sender, receiver) = watch::channel(Arc::new(object));
-        let task = ServerTask::new(Arc::clone(&self.context), receiver, place, publisher);
+        let memory = Memory::from_status(object.status.clone());
+        let (sender, receiver) = watch::channel(Arc::new(OllamaServer { status: None, ..object }));
+        let task = ServerTask::new(Arc::clone(&self.context), receiver, place, publisher, memory);
         let task = self.tasks.spawn(task.run()).id();
         self.servers.insert(uid, Handle { scope, key, object: sender, newest, task });
     }
@@ -186,13 +193,13 @@ impl Fleet {
         );
         let context = Arc::clone(&self.context);
         let target = target(&handle.key, &uid, &handle.newest);
-        let place = context.live.enter(&uid);
-        let object = Arc::clone(&handle.object.borrow());
         let receiver = handle.object.subscribe();
-        let publisher = Publisher::new(&object, target);
         let task = self.tasks.spawn(async move {
-            tokio::time::sleep(RESTART_PAUSE).await;
-            ServerTask::new(context, receiver, place, publisher).run().await;
+            let status = current_status(&context.client, &target).await;
+            let place = context.live.enter(&target.uid);
+            let memory = Memory::from_status(status.clone());
+            let publisher = Publisher::new(status.unwrap_or_default(), target);
+            ServerTask::new(context, receiver, place, publisher, memory).run().await;
         });
         self.servers.insert(uid, Handle { task: task.id(), ..handle });
     }
@@ -222,6 +229,17 @@ impl Fleet {
 
     fn count_undecodable(&self) {
         self.context.metrics.undecodable(Kind::OllamaServer, self.undecodable.len());
+    }
+}
+
+/// What the object says now; asked until there is an answer, as nothing else knows what was announced already.
+async fn current_status(client: &Client, target: &Target) -> Option<OllamaServerStatus> {
+    let api: Api<OllamaServer> = Api::namespaced(client.clone(), &target.namespace);
+    loop {
+        tokio::time::sleep(RESTART_PAUSE).await;
+        if let Ok(Ok(object)) = tokio::time::timeout(RESTART_PAUSE, api.get(&target.name)).await {
+            return object.status.filter(|_| object.metadata.uid.as_deref() == Some(target.uid.as_str()));
+        }
     }
 }
 

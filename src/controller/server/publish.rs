@@ -43,8 +43,8 @@ pub struct Publisher {
 }
 
 impl Publisher {
-    pub fn new(object: &OllamaServer, target: Target) -> Self {
-        let published = object.status.clone().unwrap_or_default();
+    /// `published` is what the object says as this begins.
+    pub fn new(published: OllamaServerStatus, target: Target) -> Self {
         let written =
             published.last_heartbeat_time.as_ref().and_then(|time| u64::try_from(time.0.as_second()).ok());
         let regarding = ObjectReference {

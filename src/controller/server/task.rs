@@ -66,9 +66,9 @@ impl ServerTask {
         object: watch::Receiver<Arc<OllamaServer>>,
         place: Place,
         publisher: Publisher,
+        memory: Memory,
     ) -> Self {
         let current = Arc::clone(&object.borrow());
-        let memory = Memory::from_status(current.status.clone());
         let acceptance = accept(&current.spec, &context.poll, context.prober.policy());
         let plugins = context.plugins.subscribe();
         let phase = Phase::of(&current.uid().unwrap_or_default());
