@@ -165,9 +165,10 @@ impl StatusWriter {
         let uid = target.uid.clone();
         let mut queue = self.shared.lock();
         let urgency = queue.jobs.get(&uid).map_or(urgency, |waiting| waiting.urgency.max(urgency));
-        let waiting =
+        let replaced =
             queue.jobs.insert(uid.clone(), Job { target, generation, status, urgency, refusals: 0, written });
-        if waiting.is_none_or(|waiting| waiting.urgency < urgency) {
+        // One that waits stands in the queue already, or was refused and pauses: a new generation need not share that.
+        if replaced.is_none_or(|replaced| replaced.urgency < urgency || replaced.generation != generation) {
             queue.enqueue(&uid);
         }
         drop(queue);

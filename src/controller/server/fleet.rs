@@ -2,7 +2,7 @@
 
 use super::{assess::Memory, live::Place, publish::Publisher, task::ServerTask};
 use crate::{
-    api::{API_VERSION, OllamaServer, OllamaServerStatus, condition},
+    api::{OllamaServer, OllamaServerStatus, condition},
     controller::{
         context::Context,
         status_writer::{Kind, Target, Urgency, seen},
@@ -44,11 +44,13 @@ struct Handle {
 pub struct Fleet {
     context: Arc<Context>,
     servers: HashMap<String, Handle>,
+    /// UIDs by namespace and name, to notice a recreated object.
+    by_key: HashMap<(String, String), String>,
     tasks: JoinSet<()>,
     /// UIDs seen in each scope's list that is under way.
     listed: Vec<HashSet<String>>,
-    /// Objects that cannot be read, by UID, with the generation that was answered.
-    undecodable: HashMap<String, Option<i64>>,
+    /// Objects that cannot be read, by UID: their scope, and the generation that was answered.
+    undecodable: HashMap<String, (usize, Option<i64>)>,
     gate: Gate,
     initial: HashSet<usize>,
 }
@@ -60,6 +62,7 @@ impl Fleet {
         Self {
             context,
             servers: HashMap::new(),
+            by_key: HashMap::new(),
             tasks: JoinSet::new(),
             listed: vec![HashSet::new(); scopes],
             undecodable: HashMap::new(),
@@ -97,7 +100,7 @@ impl Fleet {
         match event {
             Event::Init => self.listed[scope].clear(),
             Event::InitApply(object) => {
-                if let Some(uid) = object.meta_uid() {
+                if let Some(uid) = object.uid() {
                     self.listed[scope].insert(uid);
                 }
                 self.apply(scope, object);
@@ -113,6 +116,8 @@ impl Fleet {
                 for uid in gone {
                     self.remove(&uid);
                 }
+                self.undecodable.retain(|uid, (of, _)| *of != scope || listed.contains(uid));
+                self.count_undecodable();
                 self.initial.remove(&scope);
                 if self.initial.is_empty() {
                     self.gate.open();
@@ -120,7 +125,7 @@ impl Fleet {
             }
             Event::Apply(object) => self.apply(scope, object),
             Event::Delete(object) => {
-                if let Some(uid) = object.meta_uid() {
+                if let Some(uid) = object.uid() {
                     self.remove(&uid);
                 }
             }
@@ -131,7 +136,7 @@ impl Fleet {
         let object = match object.0 {
             Ok(object) => object,
             Err(invalid) => {
-                self.refuse(&invalid);
+                self.refuse(scope, &invalid);
                 return;
             }
         };
@@ -148,8 +153,7 @@ impl Fleet {
         }
         let key = (object.namespace().unwrap_or_default(), object.name_any());
         // A deleted and recreated object: the watch may have missed that the old one went.
-        let twin = self.servers.iter().find(|(_, handle)| handle.key == key).map(|(uid, _)| uid.clone());
-        if let Some(twin) = twin {
+        if let Some(twin) = self.by_key.get(&key).cloned() {
             self.remove(&twin);
         }
         self.begin(scope, key, uid, object);
@@ -165,12 +169,15 @@ impl Fleet {
         let (sender, receiver) = watch::channel(Arc::new(OllamaServer { status: None, ..object }));
         let task = ServerTask::new(Arc::clone(&self.context), receiver, place, publisher, memory);
         let task = self.tasks.spawn(task.run()).id();
+        self.by_key.insert(key.clone(), uid.clone());
         self.servers.insert(uid, Handle { scope, key, object: sender, newest, task });
     }
 
     fn remove(&mut self, uid: &str) {
         // Dropping the sender ends the task, and with it everything that it has under way.
-        self.servers.remove(uid);
+        if let Some(handle) = self.servers.remove(uid) {
+            self.by_key.remove(&handle.key);
+        }
         self.context.writer.forget(uid);
         if self.undecodable.remove(uid).is_some() {
             self.count_undecodable();
@@ -206,7 +213,7 @@ impl Fleet {
 
     /// An object that cannot be read (older than the schema, or let in by a loosened one) is answered once a
     /// generation and stops nothing.
-    fn refuse(&mut self, invalid: &InvalidObject) {
+    fn refuse(&mut self, scope: usize, invalid: &InvalidObject) {
         let metadata = &invalid.metadata;
         let (Some(uid), Some(namespace), Some(name)) = (&metadata.uid, &metadata.namespace, &metadata.name)
         else {
@@ -215,7 +222,8 @@ impl Fleet {
         if self.servers.contains_key(uid) {
             self.remove(uid);
         }
-        if self.undecodable.insert(uid.clone(), metadata.generation) == Some(metadata.generation) {
+        let answered = (scope, metadata.generation);
+        if self.undecodable.insert(uid.clone(), answered) == Some(answered) {
             return;
         }
         self.count_undecodable();
@@ -271,16 +279,5 @@ fn undecodable_status(generation: Option<i64>) -> serde_json::Value {
         conditions: builder.build(),
         ..OllamaServerStatus::default()
     };
-    tracing::trace!(API_VERSION, "status of an object that cannot be read");
     serde_json::to_value(status).unwrap_or_default()
-}
-
-trait MetaUid {
-    fn meta_uid(&self) -> Option<String>;
-}
-
-impl MetaUid for DeserializeGuard<OllamaServer> {
-    fn meta_uid(&self) -> Option<String> {
-        kube::Resource::meta(self).uid.clone()
-    }
 }

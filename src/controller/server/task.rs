@@ -10,12 +10,12 @@ use super::{
     schedule::Phase,
 };
 use crate::{
-    api::{OllamaServer, REQUESTED_AT},
+    api::{OllamaServer, REQUESTED_AT, REQUESTED_AT_MAX},
     controller::{
         context::Context,
         plugin::index::{ActivePlugin, PluginIndex},
     },
-    probe::HostOutcome,
+    probe::{HostOutcome, text::clean},
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -137,10 +137,8 @@ impl ServerTask {
     }
 
     fn is_requested(&self) -> bool {
-        self.requested_at().is_some_and(|value| {
-            self.memory.status.last_handled_requested_at.as_deref()
-                != Some(value.chars().take(64).collect::<String>().as_str())
-        })
+        let wanted = self.requested_at().map(|value| clean(value, REQUESTED_AT_MAX));
+        wanted.is_some() && wanted != self.memory.status.last_handled_requested_at
     }
 
     fn on_object(&mut self) {
