@@ -51,6 +51,8 @@ impl ActivePlugin {
 /// The accepted plugins of every namespace, oldest first.
 #[derive(Debug, Default)]
 pub struct PluginIndex {
+    /// Whether every plugin has been listed; until then an absent one says nothing.
+    pub complete: bool,
     pub by_namespace: HashMap<String, Vec<Arc<ActivePlugin>>>,
 }
 

@@ -166,8 +166,8 @@ impl Plugins {
             let namespace = known.object.namespace().unwrap_or_default();
             namespaces.entry(namespace).or_default().push(Arc::clone(&known.object));
         }
-        let mut index = PluginIndex::default();
-        let mut changed = false;
+        let mut index = PluginIndex { complete: true, ..PluginIndex::default() };
+        let mut changed = !self.context.plugins.borrow().complete;
         for (namespace, plugins) in namespaces {
             let mut verdicts = validate(&plugins);
             let mut active = Vec::new();

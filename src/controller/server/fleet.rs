@@ -25,11 +25,15 @@ use std::{
 use tokio::{
     sync::watch,
     task::{Id, JoinSet},
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 /// Pause before a server's task that ended by a bug is begun again.
 const RESTART_PAUSE: Duration = Duration::from_secs(5);
+
+/// How long the servers wait for the list of plugins. Without it they are polled all the same.
+const PLUGINS_WAIT: Duration = Duration::from_secs(10);
 
 /// A server that is watched.
 struct Handle {
@@ -70,6 +74,13 @@ impl Fleet {
 
     /// Follows the objects until the token is cancelled; then every task is ended, and what they published goes on.
     pub async fn run(mut self, client: Client, namespaces: Vec<String>, shutdown: CancellationToken) {
+        // A server that is judged before its plugins are known would lose what those have said.
+        let mut plugins = self.context.plugins.subscribe();
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            _ = timeout(PLUGINS_WAIT, plugins.wait_for(|index| index.complete)) => {}
+        }
+        drop(plugins);
         let metrics = Arc::clone(&self.context.metrics);
         let mut items =
             std::pin::pin!(streams::watch::<OllamaServer>(&client, &namespaces, Kind::OllamaServer, metrics));
