@@ -73,11 +73,13 @@ impl Fleet {
 
     /// Follows the objects until the token is cancelled; then every task is ended, and what they published goes on.
     pub async fn run(mut self, namespaces: Vec<String>, shutdown: CancellationToken) {
+        // A server that is judged before its plugins are known would lose what those have said.
         let mut plugins = self.context.plugins.subscribe();
         tokio::select! {
             () = shutdown.cancelled() => return,
             _ = plugins.wait_for(|index| index.listed) => {}
         }
+        drop(plugins);
         let metrics = Arc::clone(&self.context.metrics);
         let client = self.context.client.clone();
         let mut items =

@@ -14,20 +14,29 @@ use std::{collections::HashSet, future::pending, sync::Arc};
 use tokio::{task::JoinSet, time::Instant};
 use tokio_util::task::AbortOnDropHandle;
 
+/// Why a poll was begun.
+#[derive(Clone, Debug, Default)]
+pub struct Asked {
+    /// The request that it answers: the annotation's value when it began.
+    pub request: Option<String>,
+    /// It was begun for that request only, and does not count towards the failure threshold.
+    pub extra: bool,
+}
+
 /// The poll of the host that is under way, and what has come of it.
 #[derive(Default)]
 pub struct Round {
     running: Option<AbortOnDropHandle<HostOutcome>>,
-    requested: bool,
+    asked: Asked,
     outcome: Option<(HostOutcome, Instant)>,
     /// What agents said since the last assessment, whenever they were asked.
     agents: Vec<AgentObservation>,
 }
 
 impl Round {
-    pub fn start(&mut self, context: &Arc<Context>, target: HostTarget, requested: bool) {
+    pub fn start(&mut self, context: &Arc<Context>, target: HostTarget, asked: Asked) {
         let context = Arc::clone(context);
-        self.requested = requested;
+        self.asked = asked;
         self.running =
             Some(AbortOnDropHandle::new(tokio::spawn(async move { context.prober.host(&target).await })));
     }
@@ -73,10 +82,14 @@ impl Round {
         self.grace_until().is_some_and(|until| until <= now)
     }
 
-    /// What this round has seen; agents that are still talking count in the next one.
-    pub fn take(&mut self) -> Option<Observation> {
+    /// What this round has seen, and the request that it answers; agents that are still talking count in the next one.
+    pub fn take(&mut self) -> Option<(Observation, Option<String>)> {
         let (host, _) = self.outcome.take()?;
-        Some(Observation::Poll { host, agents: std::mem::take(&mut self.agents), requested: self.requested })
+        let Asked { request, extra } = std::mem::take(&mut self.asked);
+        // Nobody was asked, so nothing was answered.
+        let request = request.filter(|_| host != HostOutcome::Skipped);
+        let agents = std::mem::take(&mut self.agents);
+        Some((Observation::Poll { host, agents, requested: extra }, request))
     }
 }
 

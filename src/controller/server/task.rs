@@ -5,7 +5,7 @@ use super::{
     accept::{Accepted, Rejected, accept, maintenance},
     assess::{Assessment, Memory, Observation, Subject, assess},
     live::Place,
-    observe::{AgentRound, Round, host_target},
+    observe::{AgentRound, Asked, Round, host_target},
     publish::Publisher,
     schedule::Phase,
 };
@@ -51,9 +51,14 @@ pub struct ServerTask {
 
 /// When what is due.
 struct Timing {
-    /// `None`: not polled at all.
-    next_poll: Option<Instant>,
-    last_slot_ms: Option<u64>,
+    /// The next slot, and when that is; `None`: not polled at all.
+    slot: Option<(u64, Instant)>,
+    /// The slot that was used last.
+    used_slot: Option<u64>,
+    /// A poll before the next slot.
+    at_once: Option<Instant>,
+    /// The host has not been asked since it became this one, or since it may be asked again.
+    unasked: bool,
     last_models: Option<Instant>,
     last_requested: Option<Instant>,
     last_poll: Option<Timestamp>,
@@ -84,8 +89,10 @@ impl ServerTask {
             round: Round::default(),
             agents: AgentRound::default(),
             timing: Timing {
-                next_poll: None,
-                last_slot_ms: None,
+                slot: None,
+                used_slot: None,
+                at_once: None,
+                unasked: false,
                 last_models: None,
                 last_requested: None,
                 last_poll: None,
@@ -103,9 +110,13 @@ impl ServerTask {
         let changed = known.is_some() && known != self.current.metadata.generation;
         if changed || !self.is_polled() {
             // A new generation is written at once. A new object already shows Pending, by the schema's default.
-            self.assess(Observation::None);
+            self.assess(Observation::None, None);
         }
-        self.plan_next(self.memory.is_new() || self.is_requested());
+        self.timing.unasked = self.memory.is_new();
+        self.plan_slot();
+        if self.timing.unasked || self.request().is_some() {
+            self.ask_at_once();
+        }
         self.show();
         loop {
             let wake = self.next_wake();
@@ -132,13 +143,15 @@ impl ServerTask {
         self.acceptance.is_ok() && !self.current.spec.suspend
     }
 
-    fn requested_at(&self) -> Option<&str> {
-        self.current.annotations().get(REQUESTED_AT).map(String::as_str)
+    /// The value of the annotation that asks for a poll, as status echoes it.
+    fn requested_at(&self) -> Option<String> {
+        self.current.annotations().get(REQUESTED_AT).map(|value| clean(value, REQUESTED_AT_MAX))
     }
 
-    fn is_requested(&self) -> bool {
-        let wanted = self.requested_at().map(|value| clean(value, REQUESTED_AT_MAX));
-        wanted.is_some() && wanted != self.memory.status.last_handled_requested_at
+    /// A request that has not been answered yet.
+    fn request(&self) -> Option<String> {
+        self.requested_at()
+            .filter(|value| self.memory.status.last_handled_requested_at.as_ref() != Some(value))
     }
 
     fn on_object(&mut self) {
@@ -165,16 +178,19 @@ impl ServerTask {
         if spec_changed || labels_changed {
             self.select_plugins();
         }
+        if new_generation || (self.request().is_some() && !self.is_polled()) {
+            self.assess(Observation::None, None);
+        }
         if new_generation {
-            self.assess(Observation::None);
+            self.plan_slot();
         }
-        let requested = self.is_requested();
-        if requested && !self.is_polled() {
-            self.assess(Observation::None);
+        if moved || !was_polled {
+            self.timing.unasked = true;
+            self.ask_at_once();
         }
-        if new_generation || requested {
-            let now = self.is_polled() && (moved || !was_polled || requested);
-            self.plan_next(now);
+        // A poll that is under way began before this request, so the next one answers it.
+        if self.request().is_some() && !self.round.is_running() {
+            self.ask_at_once();
         }
     }
 
@@ -201,26 +217,35 @@ impl ServerTask {
         if self.round.grace_is_over(now) {
             self.finish_round();
         }
-        if self.timing.next_poll.is_some_and(|at| at <= now) {
-            self.start_poll(now);
+        let slot = self.timing.slot.filter(|(_, at)| *at <= now);
+        if slot.is_some() || self.timing.at_once.is_some_and(|at| at <= now) {
+            self.start_poll(now, slot);
         } else if self.publisher.heartbeat_is_due() || self.maintenance_ended() {
-            self.assess(Observation::None);
+            self.assess(Observation::None, None);
         }
     }
 
-    fn start_poll(&mut self, now: Instant) {
-        let scheduled = self.timing.next_poll;
-        let requested = self.is_requested();
+    /// Begins a poll, in its slot if there is one.
+    fn start_poll(&mut self, now: Instant, slot: Option<(u64, Instant)>) {
+        self.timing.at_once = None;
+        if let Some((slot, at)) = slot {
+            self.timing.used_slot = Some(slot);
+            self.plan_slot();
+            if self.round.is_running() {
+                // A late poll is skipped, never queued.
+                self.context.metrics.poll_skipped();
+                return;
+            }
+            self.context.metrics.poll_lagged(now.saturating_duration_since(at));
+        }
         if self.round.is_running() {
-            // A late poll is skipped, never queued.
-            self.context.metrics.poll_skipped();
-            self.plan_next(false);
             return;
         }
         let Ok(accepted) = &self.acceptance else { return };
-        if let (Some(at), false) = (scheduled, requested) {
-            self.context.metrics.poll_lagged(now.saturating_duration_since(at));
-        }
+        let request = self.request();
+        let requested = request.is_some();
+        let extra = requested && slot.is_none() && !self.timing.unasked;
+        self.timing.unasked = false;
         let models_due = self
             .timing
             .last_models
@@ -233,7 +258,7 @@ impl ServerTask {
             self.timing.last_requested = Some(now);
         }
         let target = host_target(accepted, &self.memory, with_models);
-        self.round.start(&self.context, target, requested);
+        self.round.start(&self.context, target, Asked { request, extra });
         self.agents.start(
             &self.context,
             accepted,
@@ -243,7 +268,6 @@ impl ServerTask {
             self.timing.polls,
         );
         self.timing.polls += 1;
-        self.plan_next(false);
     }
 
     fn on_host(&mut self, outcome: HostOutcome) {
@@ -263,22 +287,23 @@ impl ServerTask {
     }
 
     fn finish_round(&mut self) {
-        if let Some(observation) = self.round.take() {
+        if let Some((observation, answered)) = self.round.take() {
             self.timing.last_poll = Some(Timestamp::now());
-            self.assess(observation);
+            self.assess(observation, answered);
+            if self.request().is_some() {
+                self.ask_at_once();
+            }
         }
     }
 
-    fn assess(&mut self, observation: Observation) {
+    /// Brings everything up to date. A request is answered by a poll that began after it, or, where nobody is asked,
+    /// by the echo alone.
+    fn assess(&mut self, observation: Observation, answered: Option<String>) {
         let plans = super::observe::plans(&self.selected, &self.current.spec);
         let acceptance = &self.acceptance;
-        // A request is answered by the poll that it asked for, and by nothing else.
-        let answered = matches!(observation, Observation::Poll { requested: true, .. }) || !self.is_polled();
-        let requested_at = if answered {
-            self.requested_at().map(str::to_owned)
-        } else {
-            self.memory.status.last_handled_requested_at.clone()
-        };
+        let echoed = if self.is_polled() { None } else { self.requested_at() };
+        let requested_at =
+            answered.or(echoed).or_else(|| self.memory.status.last_handled_requested_at.clone());
         let subject = Subject {
             spec: &self.current.spec,
             generation: self.current.metadata.generation,
@@ -297,23 +322,24 @@ impl ServerTask {
         self.place.show(super::publish::snapshot(&self.current, &self.memory, self.timing.last_poll));
     }
 
-    /// When the host is asked next: now, or at its slot.
-    fn plan_next(&mut self, at_once: bool) {
-        if !self.is_polled() {
-            self.timing.next_poll = None;
+    /// When the host is asked next: at its slot, which no edit of other things moves.
+    fn plan_slot(&mut self) {
+        let Some(accepted) = self.acceptance.as_ref().ok().filter(|_| self.is_polled()) else {
+            (self.timing.slot, self.timing.at_once) = (None, None);
             return;
-        }
-        let Ok(accepted) = &self.acceptance else { return };
-        let now = Instant::now();
-        if at_once {
-            let earliest = self.timing.last_requested.map_or(now, |last| last + REQUESTED_LEAST);
-            self.timing.next_poll = Some(earliest.max(now));
-            return;
-        }
+        };
         let now_ms = u64::try_from(Timestamp::now().as_millisecond()).unwrap_or_default();
-        let slot = self.phase.next_slot(now_ms, self.timing.last_slot_ms, accepted.interval);
-        self.timing.last_slot_ms = Some(slot);
-        self.timing.next_poll = Some(now + Duration::from_millis(slot.saturating_sub(now_ms)));
+        let slot = self.phase.next_slot(now_ms, self.timing.used_slot, accepted.interval);
+        self.timing.slot = Some((slot, Instant::now() + Duration::from_millis(slot.saturating_sub(now_ms))));
+    }
+
+    /// Asks the host before its slot, if it may be asked at all.
+    fn ask_at_once(&mut self) {
+        if self.is_polled() {
+            let now = Instant::now();
+            let earliest = self.timing.last_requested.map_or(now, |last| last + REQUESTED_LEAST);
+            self.timing.at_once = Some(earliest.max(now));
+        }
     }
 
     fn maintenance_ended(&self) -> bool {
@@ -325,7 +351,8 @@ impl ServerTask {
     fn next_wake(&self) -> Instant {
         let now = Instant::now();
         let mut wake = now + SLEEP_MOST;
-        for time in [self.timing.next_poll, self.round.grace_until(), self.publisher.heartbeat_at()]
+        let slot = self.timing.slot.map(|(_, at)| at);
+        for time in [slot, self.timing.at_once, self.round.grace_until(), self.publisher.heartbeat_at()]
             .into_iter()
             .flatten()
         {

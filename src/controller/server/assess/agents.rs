@@ -44,6 +44,8 @@ pub struct AgentMemory {
     values: BTreeMap<String, Scalar>,
     /// `None` until this process has heard of it.
     readings: Option<Readings>,
+    /// Whether the readings are new in this assessment.
+    fresh: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,6 +105,9 @@ pub fn observe(
     transitions: &mut Vec<Transition>,
 ) {
     let host_is_up = memory.reach.is_up();
+    for agent in memory.agents.values_mut() {
+        agent.fresh = false;
+    }
     for AgentObservation { plugin, result } in observations {
         // A plugin that was deselected meanwhile has nothing to say any more.
         if !plans.iter().any(|plan| plan.name == plugin && !plan.disabled) {
@@ -119,6 +124,7 @@ pub fn observe(
                     last_success: Some(now.clone()),
                     values,
                     readings: Some(readings),
+                    fresh: true,
                     ..AgentMemory::default()
                 };
             }
@@ -242,5 +248,10 @@ impl AgentMemory {
     /// Its last readings; `None` until this process has heard of it.
     pub fn readings(&self) -> Option<&Readings> {
         self.readings.as_ref()
+    }
+
+    /// Whether it has spoken since the last assessment.
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
     }
 }

@@ -1,7 +1,7 @@
 //! The conditions of a server, from everything that is known. Precedence of Ready: not accepted, suspended, in
 //! maintenance, then what Reachable says.
 
-use super::{Subject, agents::AgentMemory, memory::Memory};
+use super::{Subject, agents::AgentMemory, inventory::STALE_PARTS, memory::Memory};
 use crate::{
     api::{
         condition::{ACCEPTED, Builder, FLAPPING, PLUGINS_HEALTHY, REACHABLE, READY, STALLED, Truth},
@@ -83,7 +83,7 @@ fn with_stale_parts(message: String, memory: &Memory, threshold: u32) -> String 
     if stale.is_empty() {
         return message;
     }
-    format!("{message}, but gives no usable answer about {}: the last known stands", stale.join(" and "))
+    format!("{message}{STALE_PARTS}{}: the last known stands", stale.join(" and "))
 }
 
 fn maintenance_message(subject: Subject<'_>) -> String {

@@ -14,6 +14,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 /// Most models that status lists, whatever their size; also the bound in the schema.
 const MODELS_LISTED_MAX: usize = 500;
 
+/// Introduces, in Reachable's message, the endpoints that give nothing.
+pub const STALE_PARTS: &str = ", but gives no usable answer about ";
+
 /// Readings of one endpoint that failed in a row while the host itself was online.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Misses {
@@ -23,6 +26,17 @@ pub struct Misses {
 }
 
 impl Misses {
+    /// What an earlier process had found to fail for long, from the message that it wrote.
+    pub fn from_message(message: &str) -> Self {
+        let failing = message.split_once(STALE_PARTS).and_then(|(_, rest)| rest.split_once(':'));
+        let named = |field: &str| {
+            let named =
+                failing.is_some_and(|(fields, _)| fields.split(" and ").any(|name| name.trim() == field));
+            if named { u32::MAX } else { 0 }
+        };
+        Self { version: named("version"), models: named("models"), loaded: named("loadedModels") }
+    }
+
     /// The endpoints that have failed so often that people should know that what stands in status is old.
     pub fn persistent(self, threshold: u32) -> Vec<&'static str> {
         let rows = [(self.version, "version"), (self.models, "models"), (self.loaded, "loadedModels")];

@@ -2,7 +2,11 @@
 //! do not belong there.
 
 use super::{agents::AgentMemory, inventory::Misses, pressure::Pressures, reach::Reach};
-use crate::{api::OllamaServerStatus, plugins::readings::Readings};
+use crate::{
+    api::{OllamaServerStatus, condition},
+    plugins::readings::Readings,
+};
+use k8s_openapi::jiff::Timestamp;
 use std::collections::BTreeMap;
 
 /// What is known about one server. Made from the object's own status, so that a restart of the operator forgets
@@ -17,6 +21,8 @@ pub struct Memory {
     pub(super) agents: BTreeMap<String, AgentMemory>,
     /// The last lookup of the host's name led to a refused address.
     pub(super) refused: bool,
+    /// When the machine started, as of the last time that the host was up; it outlives the readings.
+    pub(super) boot_time: Option<Timestamp>,
     /// All readings at full precision, for metrics.
     pub(super) readings: Readings,
     /// Readings from the status that this process started with, until every plugin has spoken for itself.
@@ -33,10 +39,13 @@ impl Memory {
         let seed = status.machine.as_ref().map(super::agents::readings_of);
         Self {
             reach: Reach::from_status(&status),
-            misses: Misses::default(),
+            misses: condition::find(&status.conditions, condition::REACHABLE)
+                .map(|reachable| Misses::from_message(&reachable.message))
+                .unwrap_or_default(),
             pressures: Pressures::from_conditions(&status.conditions),
             agents: AgentMemory::from_status(&status),
             refused: false,
+            boot_time: seed.as_ref().and_then(|seed| seed.boot_time),
             readings: seed.clone().unwrap_or_default(),
             seed,
             status,

@@ -82,7 +82,7 @@ pub fn assess(
             &now,
             &mut transitions,
         );
-        pressure::observe(&mut memory, subject.spec, &mut transitions);
+        pressure::observe(&mut memory, subject.plugins, subject.spec, &mut transitions);
     }
     agents::summarise(&mut memory, subject.plugins);
     let refusal = Err(Rejected {

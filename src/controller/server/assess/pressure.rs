@@ -1,6 +1,6 @@
 //! Too hot or too full: hysteresis over readings, and the machine's reboots.
 
-use super::memory::Memory;
+use super::{agents::AgentPlan, memory::Memory};
 use crate::{
     api::{
         condition::{self, Truth},
@@ -128,23 +128,33 @@ fn condition_of(sensor: Sensor) -> &'static str {
 }
 
 /// Judges the readings that are known after this poll. While the host fails there are no Events about its machine.
-pub fn observe(memory: &mut Memory, spec: &OllamaServerSpec, transitions: &mut Vec<Transition>) {
-    let fresh = fresh_readings(memory);
+pub fn observe(
+    memory: &mut Memory,
+    plans: &[AgentPlan],
+    spec: &OllamaServerSpec,
+    transitions: &mut Vec<Transition>,
+) {
+    let Known { all, fresh } = Known::of(memory, plans);
     let host_is_up = memory.reach.is_up();
-    if let (Some(now), Some(then)) = (fresh.boot_time, memory.readings.boot_time)
+    // A machine that boots is away for longer than its readings stand, and its agent may be back before the host is.
+    if let Some(now) = all.boot_time.filter(|_| host_is_up)
+        && let Some(then) = memory.boot_time.replace(now)
         && now.duration_since(then).abs() > BOOT_TIME_TOLERANCE
-        && host_is_up
     {
         transitions.push(Transition::ServerRebooted);
     }
     for sensor in Sensor::ALL {
-        let Some((past, good)) = judge(sensor, &fresh, &spec.thresholds) else {
+        let Some((past, good)) = judge(sensor, &all, &spec.thresholds) else {
             // Gone, and without a word: nobody knows whether it is resolved.
             if !still_pending(memory) {
                 memory.pressures.0.remove(&sensor);
             }
             continue;
         };
+        if judge(sensor, &fresh, &spec.thresholds).is_none() {
+            // An old reading is not a second one.
+            continue;
+        }
         let hysteresis = memory.pressures.0.entry(sensor).or_default();
         if let Some(active) = hysteresis.step(past, good)
             && host_is_up
@@ -158,14 +168,29 @@ pub fn observe(memory: &mut Memory, spec: &OllamaServerSpec, transitions: &mut V
     }
 }
 
-fn fresh_readings(memory: &Memory) -> Readings {
-    let mut readings = Readings::default();
-    for agent in memory.agents.values() {
-        if let Some(own) = agent.readings() {
-            readings.complete_with(own);
+/// What the agents have said.
+#[derive(Default)]
+struct Known {
+    /// All of it; the first source of a reading wins, as in status.
+    all: Readings,
+    /// Of that, what is new in this poll.
+    fresh: Readings,
+}
+
+impl Known {
+    fn of(memory: &Memory, plans: &[AgentPlan]) -> Self {
+        let mut known = Self::default();
+        for agent in plans.iter().filter_map(|plan| memory.agents.get(&plan.name)) {
+            let Some(own) = agent.readings() else { continue };
+            if agent.is_fresh() {
+                let mut news = own.clone();
+                news.numbers.retain(|reading, _| known.all.get(*reading).is_none());
+                known.fresh.complete_with(&news);
+            }
+            known.all.complete_with(own);
         }
+        known
     }
-    readings
 }
 
 /// Some agent has not spoken since this process began, so that what an earlier one knew still stands.
