@@ -36,7 +36,7 @@ pub struct Publisher {
     regarding: ObjectReference,
     phase: Phase,
     /// What was last handed to the writer, or what the object said when this process began.
-    published: OllamaServerStatus,
+    published: Arc<OllamaServerStatus>,
     /// Seconds since the Unix epoch of the last status that is known to stand in the object.
     written_second: Arc<AtomicU64>,
     readings_whole_at: Instant,
@@ -59,7 +59,7 @@ impl Publisher {
             phase: Phase::of(&target.uid),
             target,
             regarding,
-            published,
+            published: Arc::new(published),
             written_second: Arc::new(AtomicU64::new(written.unwrap_or_default())),
             readings_whole_at: Instant::now(),
         }
@@ -107,8 +107,8 @@ impl Publisher {
             _ => return,
         };
         // A status is made of numbers, strings and lists of them: it always has a JSON form.
-        let Ok(status) = serde_json::to_value(&memory.status) else { return };
-        self.published = memory.status.clone();
+        let Ok(status) = serde_json::to_value(&*memory.status) else { return };
+        self.published = Arc::clone(&memory.status);
         let second = Timestamp::now().as_second();
         // Counted as written from now on; a failed write is tried again by the writer, not by a second one from here.
         self.written_second.store(u64::try_from(second).unwrap_or_default(), Ordering::Relaxed);
@@ -141,7 +141,7 @@ pub fn snapshot(object: &OllamaServer, memory: &Memory, last_poll: Option<Timest
         backend: object.spec.backend_type.as_str(),
         capacity_memory: capacity.memory,
         capacity_vram: capacity.vram,
-        status: Arc::new(memory.status.clone()),
+        status: Arc::clone(&memory.status),
         readings: memory.readings().clone(),
         failures: memory.failures(),
         last_poll: last_poll.or_else(|| memory.status.last_heartbeat_time.as_ref().map(|time| time.0)),

@@ -162,18 +162,18 @@ pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
     } else if let Some(seed) = &memory.seed {
         readings.complete_with(seed);
     }
-    memory.status.machine = (!readings.is_empty()).then(|| machine(&readings));
+    memory.status_mut().machine = (!readings.is_empty()).then(|| machine(&readings));
     memory.readings = readings;
 
     let asked = plans.iter().filter(|plan| !plan.disabled).count();
     let active =
         plans.iter().filter(|plan| memory.agents.get(&plan.name).is_some_and(AgentMemory::is_active)).count();
-    memory.status.plugin_summary = (asked > 0).then(|| format!("{active}/{asked}"));
+    memory.status_mut().plugin_summary = (asked > 0).then(|| format!("{active}/{asked}"));
     let mut reports: Vec<PluginReport> =
         plans.iter().map(|plan| report(plan, memory.agents.get(&plan.name))).collect();
     reports.sort_by(|a, b| a.name.cmp(&b.name));
     reports.truncate(PLUGINS_MAX);
-    memory.status.plugins = (!reports.is_empty()).then_some(reports);
+    memory.status_mut().plugins = (!reports.is_empty()).then_some(reports);
 }
 
 fn report(plan: &AgentPlan, agent: Option<&AgentMemory>) -> PluginReport {

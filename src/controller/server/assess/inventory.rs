@@ -49,7 +49,7 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
     count(&mut memory.misses.version, &report.version);
     count(&mut memory.misses.models, &report.models);
     count(&mut memory.misses.loaded, &report.loaded);
-    let status = &mut memory.status;
+    let status = memory.status_mut();
     if let Part::Known(version) = report.version {
         if let Some(from) = status.version.take().filter(|from| *from != version) {
             transitions.push(Transition::VersionChanged { from, to: version.clone() });

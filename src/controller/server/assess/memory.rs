@@ -7,14 +7,16 @@ use crate::{
     plugins::readings::Readings,
 };
 use k8s_openapi::jiff::Timestamp;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What is known about one server. Made from the object's own status, so that a restart of the operator forgets
 /// nothing that was written and announces nothing twice.
 #[derive(Clone, Debug, Default)]
 pub struct Memory {
     /// The status as it should stand in the object now.
-    pub status: OllamaServerStatus,
+    ///
+    /// Shared with those who only read; a change copies it once.
+    pub status: Arc<OllamaServerStatus>,
     pub(super) reach: Reach,
     pub(super) misses: Misses,
     pub(super) pressures: Pressures,
@@ -48,8 +50,12 @@ impl Memory {
             boot_time: seed.as_ref().and_then(|seed| seed.boot_time),
             readings: seed.clone().unwrap_or_default(),
             seed,
-            status,
+            status: Arc::new(status),
         }
+    }
+
+    pub(super) fn status_mut(&mut self) -> &mut OllamaServerStatus {
+        Arc::make_mut(&mut self.status)
     }
 
     /// Whether the last poll failed, or the host is known to be down.
@@ -79,12 +85,12 @@ impl Memory {
     /// Another host stands behind the object now: what was known was about the old one.
     pub(super) fn forget_host(&mut self) {
         *self = Self {
-            status: OllamaServerStatus {
+            status: Arc::new(OllamaServerStatus {
                 // The conditions keep their types' times; build() rewrites every one of them.
-                conditions: std::mem::take(&mut self.status.conditions),
-                last_handled_requested_at: self.status.last_handled_requested_at.take(),
+                conditions: self.status.conditions.clone(),
+                last_handled_requested_at: self.status.last_handled_requested_at.clone(),
                 ..OllamaServerStatus::default()
-            },
+            }),
             ..Self::default()
         };
     }

@@ -94,12 +94,12 @@ pub fn assess(
         transitions.retain(|transition| !matches!(transition, Transition::ServerOffline(_)));
         transitions.push(Transition::ServerOffline(memory.reach.failure()));
     }
-    memory.status.observed_generation = subject.generation;
-    memory.status.last_heartbeat_time = Some(now.clone());
-    memory.status.consecutive_failures = i32::try_from(memory.reach.failures()).ok();
-    memory.status.last_handled_requested_at =
+    memory.status_mut().observed_generation = subject.generation;
+    memory.status_mut().last_heartbeat_time = Some(now.clone());
+    memory.status_mut().consecutive_failures = i32::try_from(memory.reach.failures()).ok();
+    memory.status_mut().last_handled_requested_at =
         subject.requested_at.map(|value| clean(value, REQUESTED_AT_MAX));
-    memory.status.conditions = conditions::build(&memory, subject, in_maintenance, &now);
+    memory.status_mut().conditions = conditions::build(&memory, subject, in_maintenance, &now);
     if in_maintenance {
         transitions.retain(|transition| !transition.event().warning);
     }
@@ -122,8 +122,8 @@ fn adopt(memory: &mut Memory, subject: Subject<'_>) {
     {
         memory.forget_host();
     }
-    memory.status.observed_endpoint = Some(endpoint);
-    memory.status.observed_backend = Some(backend);
+    memory.status_mut().observed_endpoint = Some(endpoint);
+    memory.status_mut().observed_backend = Some(backend);
     if subject.spec.suspend || subject.acceptance.is_err() {
         memory.reach.forget();
     }
@@ -153,7 +153,7 @@ fn observe_host(
     match host {
         HostOutcome::Skipped | HostOutcome::Failed(Failure::AddressNotAllowed) => {}
         HostOutcome::Online(report) => {
-            memory.status.last_online_time = Some(now.clone());
+            memory.status_mut().last_online_time = Some(now.clone());
             inventory::observe(memory, report, transitions);
             let change = memory.reach.succeeded(accepted.success_threshold);
             reach::record(memory, change, now, transitions);

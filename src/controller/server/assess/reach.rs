@@ -154,7 +154,7 @@ pub fn record(memory: &mut Memory, change: Change, now: &Time, transitions: &mut
         Change::None | Change::First(true) => {}
         Change::First(false) => transitions.push(Transition::ServerOffline(memory.reach.failure())),
         Change::Changed(up) => {
-            let times = &mut memory.status.recent_transition_times;
+            let times = &mut memory.status_mut().recent_transition_times;
             times.push(now.clone());
             let surplus = times.len().saturating_sub(TRANSITION_TIMES_MAX);
             times.drain(..surplus);

@@ -71,7 +71,7 @@ impl Scene {
             assess(std::mem::take(&mut self.memory), subject, observation, self.now);
         self.memory = memory;
         if significance(&self.published, &self.memory.status) > Significance::None {
-            self.published = self.memory.status.clone();
+            self.published = OllamaServerStatus::clone(&self.memory.status);
             self.writes += 1;
         }
         transitions
