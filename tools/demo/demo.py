@@ -18,6 +18,8 @@ ADDRESS, OLLAMA_PORT, AGENT_PORT = "127.0.42.1", 20434, 20100
 REAL_OLLAMA = "127.0.0.1:11434"
 REAL_NAME = "this-machine"
 LIMIT = 60
+# Servers where the plugin works, of those where it is asked.
+PLUGIN_SUMMARY = "7/8"
 COLUMNS = ["ready", "status", "version", "loaded", "gpu-temp", "plugins", "pressure"]
 
 
@@ -61,7 +63,11 @@ def differences(demo):
         for column in COLUMNS:
             if wanted[column] not in ("*", cells[column]):
                 lines.append(f"{name}: {column} is {cells[column]}, expected {wanted[column]}")
-    return lines + [f"{name}: not expected" for name in found]
+    lines += [f"{name}: not expected" for name in found]
+    summary = demo.kubectl("get", "fleetplugin", "fleet-metrics", "-o", "jsonpath={.status.servers.summary}")
+    if summary != PLUGIN_SUMMARY:
+        lines.append(f"fleet-metrics: works on {summary or 'none'}, expected {PLUGIN_SUMMARY}")
+    return lines
 
 
 def add_real_ollama(demo):

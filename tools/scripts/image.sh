@@ -2,7 +2,9 @@
 # The image $IMAGE, by whichever container engine is there.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
+IMAGE=${IMAGE:-registry.example.com/ollama-fleet-operator:0.1.0}
 engine=
+idle=
 for candidate in docker podman buildah; do
 	command -v "$candidate" >/dev/null || continue
 	# A client without its daemon is no engine.

@@ -3,7 +3,7 @@
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 namespace=ollama-fleet
-image=${IMAGE:?}
+image=${IMAGE:-registry.example.com/ollama-fleet-operator:0.1.0}
 name=${image%@*}
 tag=
 # A colon after the last slash begins a tag; before it, a port.

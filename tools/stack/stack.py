@@ -160,16 +160,16 @@ class Stack:
         with urllib.request.urlopen(request, timeout=30) as answer:
             return json.load(answer)
 
-    def operator(self, binary, *flags):
-        """Starts the operator and waits until it is ready."""
+    def operator(self, binary, *flags, kubeconfig=None):
+        """Starts the operator and waits until it is ready. `binary` may be a command that ends with the binary."""
         (self.folder / "operator.log").unlink(missing_ok=True)
         environment = {
             name: value
             for name, value in os.environ.items()
             if not name.startswith(("OLLAMA_FLEET_", "KUBERNETES_")) and name != "KUBECONFIG"
         }
-        command = [binary, "run", f"--kubeconfig={self.kubeconfig}", "--listen=127.0.0.1:0"]
-        command += ["--health-listen=127.0.0.1:0", "--api-auth=none", "--log-format=json", *flags]
+        command = [*([binary] if isinstance(binary, str) else binary), "run", "--listen=127.0.0.1:0"]
+        command += [f"--kubeconfig={kubeconfig or self.kubeconfig}", "--health-listen=127.0.0.1:0", "--api-auth=none", "--log-format=json", *flags]
         process = self.start("operator", command, environment=dict(environment, RUST_LOG="info"))
         self.operator_process = process
         deadline = time.monotonic() + 60
