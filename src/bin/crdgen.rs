@@ -1,8 +1,10 @@
-//! Writes what is generated from the API types: `crds/`, the chart's copy, and `docs/api.md`.
+//! Writes what is generated from the code: `crds/`, the chart's copy, `docs/api.md`, and the flags in
+//! `docs/reference.md`.
 //!
 //! `crdgen [--check] [ROOT]`: with `--check` nothing is written, and it fails if a file is not what it would write.
 
-use ollama_fleet_operator::api::crd;
+use clap::CommandFactory;
+use ollama_fleet_operator::{api::crd, args::Cli};
 use serde_json::{Map, Value};
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,7 +16,10 @@ use std::{
 };
 
 const CRD_FOLDERS: [&str; 2] = ["crds", "charts/ollama-fleet-operator/crd-files"];
-const REFERENCE: &str = "docs/api.md";
+const API_REFERENCE: &str = "docs/api.md";
+const REFERENCE: &str = "docs/reference.md";
+/// Between these two lines of [`REFERENCE`] is the table of flags.
+const FLAGS: (&str, &str) = ("<!-- flags: generated -->\n", "<!-- end of flags -->\n");
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut args: Vec<_> = env::args_os().skip(1).collect();
@@ -26,7 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     if !args.is_empty() || !root.join("Cargo.toml").is_file() {
         return Err("usage: crdgen [--check] [ROOT], with the repository's folder as ROOT".into());
     }
-    let files = generate()?;
+    let files = generate(&root)?;
     if !check {
         for (path, text) in &files {
             fs::create_dir_all(root.join(path).parent().unwrap_or(&root))?;
@@ -35,12 +40,17 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Ok(());
     }
     let stale: Vec<_> = stale(&root, &files)?.iter().map(|path| path.display().to_string()).collect();
-    if stale.is_empty() { Ok(()) } else { Err(format!("stale, run `make generate`: {}", stale.join(", ")).into()) }
+    if stale.is_empty() {
+        Ok(())
+    } else {
+        Err(format!("stale, run `make generate`: {}", stale.join(", ")).into())
+    }
 }
 
 /// Files that differ, are missing, or are no longer generated.
 fn stale(root: &Path, files: &BTreeMap<PathBuf, String>) -> Result<BTreeSet<PathBuf>, Box<dyn Error>> {
-    let differs = |(path, text): &(&PathBuf, &String)| fs::read_to_string(root.join(path)).ok().as_ref() != Some(text);
+    let differs =
+        |(path, text): &(&PathBuf, &String)| fs::read_to_string(root.join(path)).ok().as_ref() != Some(text);
     let mut stale: BTreeSet<PathBuf> = files.iter().filter(differs).map(|(path, _)| path.clone()).collect();
     for folder in CRD_FOLDERS {
         for entry in fs::read_dir(root.join(folder))? {
@@ -54,7 +64,7 @@ fn stale(root: &Path, files: &BTreeMap<PathBuf, String>) -> Result<BTreeSet<Path
 }
 
 /// Every generated file, by its path in the repository.
-fn generate() -> Result<BTreeMap<PathBuf, String>, Box<dyn Error>> {
+fn generate(root: &Path) -> Result<BTreeMap<PathBuf, String>, Box<dyn Error>> {
     let mut files = BTreeMap::new();
     let mut reference = String::from(
         "# API reference\n\nGenerated from the code by `make generate`. The same text is in the cluster: `kubectl explain ollamaserver.spec`.\n\
@@ -69,8 +79,39 @@ fn generate() -> Result<BTreeMap<PathBuf, String>, Box<dyn Error>> {
         }
         describe_kind(&mut reference, &value);
     }
-    files.insert(REFERENCE.into(), reference);
+    files.insert(API_REFERENCE.into(), reference);
+    let reference = fs::read_to_string(root.join(REFERENCE))?;
+    files.insert(
+        REFERENCE.into(),
+        with_flags(&reference).ok_or("docs/reference.md has no place for the flags")?,
+    );
     Ok(files)
+}
+
+/// The reference with the table of flags renewed.
+fn with_flags(reference: &str) -> Option<String> {
+    let (before, rest) = reference.split_once(FLAGS.0)?;
+    let (_, after) = rest.split_once(FLAGS.1)?;
+    let mut table = String::from("| flag | variable | default | meaning |\n|---|---|---|---|\n");
+    let cli = Cli::command();
+    for flag in cli.find_subcommand("run")?.get_arguments() {
+        let default: Vec<_> =
+            flag.get_default_values().iter().map(|value| format!("`{}`", value.display())).collect();
+        let value = flag.get_value_names().and_then(<[_]>::first).map_or("", |name| name.as_str());
+        let choices: Vec<_> =
+            flag.get_possible_values().iter().map(|value| format!("`{}`", value.get_name())).collect();
+        let value = if choices.is_empty() { format!("`{value}`") } else { choices.join(" or ") };
+        let _ = writeln!(
+            table,
+            "| `--{}` {} | `{}` | {} | {} |",
+            flag.get_long()?,
+            value,
+            flag.get_env()?.display(),
+            default.join(", "),
+            cell(&flag.get_help()?.to_string()),
+        );
+    }
+    Some(format!("{before}{}{table}{}{after}", FLAGS.0, FLAGS.1))
 }
 
 fn describe_kind(out: &mut String, crd: &Value) {
@@ -78,7 +119,8 @@ fn describe_kind(out: &mut String, crd: &Value) {
     let kind = text(&spec["names"]["kind"]);
     for version in list(&spec["versions"]) {
         let schema = &version["schema"]["openAPIV3Schema"];
-        let short: Vec<_> = list(&spec["names"]["shortNames"]).iter().map(|name| format!("`{}`", text(name))).collect();
+        let short: Vec<_> =
+            list(&spec["names"]["shortNames"]).iter().map(|name| format!("`{}`", text(name))).collect();
         let _ = write!(
             out,
             "\n## {kind}\n\n{}\n\n`apiVersion: {}/{}`, {}, `kubectl get {}` or {}.\n",
