@@ -84,7 +84,7 @@ def server(name, host, agent_port):
 
 
 def create(api, servers):
-    """Creates the objects with four connections; the time of each, from before its request."""
+    """Creates the objects with many connections, for etcd syncs them in batches; the time of each, from before its request."""
     local = threading.local()
     born = {}
 
@@ -94,7 +94,7 @@ def create(api, servers):
         born[body["metadata"]["name"]] = time.monotonic()
         api.call(local.connection, "POST", Api.SERVERS, body)
 
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    with concurrent.futures.ThreadPoolExecutor(32) as pool:
         list(pool.map(one, servers))
     return born
 
