@@ -19,7 +19,7 @@ use crate::weird;
 pub const HUGE_START: &[u8] = br#"{"version":"0.24.0","models":[{"name":""#;
 
 /// The answer that a fault makes of the right one.
-pub fn answer(fault: &Fault, plain: Answer, exchange: &Exchange) -> Answer {
+pub fn answer(fault: &Fault, plain: Answer, exchange: &Exchange<'_>) -> Answer {
     let request = exchange.request;
     match fault.mode {
         Mode::Status => status(fault),
