@@ -129,8 +129,8 @@ impl ServerTask {
                     self.on_object();
                 }
                 Ok(()) = self.plugins.changed() => self.on_plugins(),
-                outcome = self.round.finished() => self.on_host(outcome),
-                observation = self.agents.next() => {
+                outcome = self.round.finished(&self.context.metrics) => self.on_host(outcome),
+                observation = self.agents.next(&self.context.metrics) => {
                     self.round.agent_answered(observation);
                     self.finish_round_if_complete();
                 }
