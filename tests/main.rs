@@ -12,4 +12,7 @@ mod chart_rights;
 mod crds;
 mod harness;
 mod hostile_hosts;
+mod odd_http;
+mod outside;
+mod plugins;
 mod support;
