@@ -12,7 +12,9 @@ fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let Command::Run(args) = Cli::parse().command;
     if let Err(error) = telemetry::init(args.log_format) {
-        return fail(&error);
+        // There is no log yet.
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

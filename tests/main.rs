@@ -5,9 +5,14 @@
 #![allow(clippy::needless_pass_by_value)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unwrap_in_result)]
 
+mod apiserver_faults;
 mod bad_objects;
 mod chart;
 mod chart_rights;
 mod crds;
 mod harness;
+mod hostile_hosts;
+mod odd_http;
+mod outside;
+mod plugins;
 mod support;

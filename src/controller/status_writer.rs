@@ -298,7 +298,12 @@ impl Drive {
                     // A newer status that came meanwhile takes this one's place.
                     queue.jobs.entry(uid.clone()).or_insert(job);
                 } else if !queue.jobs.contains_key(&uid) {
-                    let wait = doubled(REFUSED_LEAST, REFUSED_MOST, job.refusals);
+                    // Somebody edits the object faster than it can be read and written; they will pause for breath.
+                    let wait = if failure == ApiFailure::Conflict {
+                        doubled(PAUSE_LEAST, PAUSE_MOST, job.refusals)
+                    } else {
+                        doubled(REFUSED_LEAST, REFUSED_MOST, job.refusals)
+                    };
                     job.refusals = job.refusals.saturating_add(1);
                     queue.jobs.insert(uid.clone(), job);
                     drop(queue);

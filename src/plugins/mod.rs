@@ -1,4 +1,5 @@
 //! Plugins: what a manifest means, and what an agent's answer says by it. Pure; nothing here talks to anybody.
 
+pub mod bounded_json;
 pub mod readings;
 pub mod values;

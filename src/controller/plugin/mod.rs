@@ -18,7 +18,11 @@ use crate::{
 use futures::StreamExt;
 use index::{ActivePlugin, PluginIndex};
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use kube::{ResourceExt, core::DeserializeGuard, runtime::watcher::Event};
+use kube::{
+    ResourceExt,
+    core::{DeserializeGuard, error_boundary::InvalidObject},
+    runtime::watcher::Event,
+};
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::{Arc, atomic::AtomicU64},
@@ -49,7 +53,8 @@ pub struct Plugins {
     context: Arc<Context>,
     known: HashMap<String, Known>,
     listed: Vec<HashSet<String>>,
-    undecodable: HashSet<String>,
+    /// Objects that cannot be read, by UID, with their scope and the generation that was answered.
+    undecodable: HashMap<String, (usize, Option<i64>)>,
     gate: Gate,
     initial: HashSet<usize>,
 }
@@ -62,7 +67,7 @@ impl Plugins {
             context,
             known: HashMap::new(),
             listed: vec![HashSet::new(); scopes],
-            undecodable: HashSet::new(),
+            undecodable: HashMap::new(),
             gate,
             initial: (0..scopes).collect(),
         }
@@ -109,6 +114,8 @@ impl Plugins {
             Event::InitDone => {
                 let listed = std::mem::take(&mut self.listed[scope]);
                 self.known.retain(|uid, known| known.scope != scope || listed.contains(uid));
+                self.undecodable.retain(|uid, (of, _)| *of != scope || listed.contains(uid));
+                self.count_undecodable();
                 self.initial.remove(&scope);
                 if self.initial.is_empty() {
                     self.gate.open();
@@ -118,8 +125,10 @@ impl Plugins {
             Event::Delete(object) => {
                 if let Some(uid) = &kube::Resource::meta(&object).uid {
                     self.known.remove(uid);
-                    self.undecodable.remove(uid);
                     self.context.writer.forget(uid);
+                    if self.undecodable.remove(uid).is_some() {
+                        self.count_undecodable();
+                    }
                 }
             }
         }
@@ -130,21 +139,12 @@ impl Plugins {
         let object = match object.0 {
             Ok(object) => object,
             Err(invalid) => {
-                self.known.remove(&uid);
-                if self.undecodable.insert(uid) {
-                    tracing::warn!(
-                        namespace = invalid.metadata.namespace,
-                        plugin = invalid.metadata.name,
-                        error = invalid.error,
-                        "a FleetPlugin cannot be read"
-                    );
-                }
-                self.context.metrics.undecodable(Kind::FleetPlugin, self.undecodable.len());
+                self.refuse(scope, &invalid);
                 return;
             }
         };
-        if self.undecodable.remove(&uid) {
-            self.context.metrics.undecodable(Kind::FleetPlugin, self.undecodable.len());
+        if self.undecodable.remove(&uid).is_some() {
+            self.count_undecodable();
         }
         let published = object.status.clone().filter(|status| status.observed_generation.is_some());
         let known = self.known.entry(uid).or_insert_with(|| Known {
@@ -158,6 +158,40 @@ impl Plugins {
         });
         seen(&known.newest, object.metadata.resource_version.as_deref());
         known.object = Arc::new(object);
+    }
+
+    /// An object that cannot be read is answered once a generation, and stops no other plugin.
+    fn refuse(&mut self, scope: usize, invalid: &InvalidObject) {
+        let metadata = &invalid.metadata;
+        let (Some(uid), Some(namespace), Some(name)) = (&metadata.uid, &metadata.namespace, &metadata.name)
+        else {
+            return;
+        };
+        self.known.remove(uid);
+        let answered = (scope, metadata.generation);
+        if self.undecodable.insert(uid.clone(), answered) == Some(answered) {
+            return;
+        }
+        self.count_undecodable();
+        tracing::warn!(namespace, plugin = name, error = invalid.error, "a FleetPlugin cannot be read");
+        let Ok(status) = serde_json::to_value(plan::unreadable(metadata.generation, &Time(Timestamp::now())))
+        else {
+            return;
+        };
+        let newest = Arc::new(AtomicU64::new(0));
+        seen(&newest, metadata.resource_version.as_deref());
+        let target = Target {
+            kind: Kind::FleetPlugin,
+            namespace: namespace.clone(),
+            name: name.clone(),
+            uid: uid.clone(),
+            newest,
+        };
+        self.context.writer.submit(target, metadata.generation, status, Urgency::Transition, Box::new(|| {}));
+    }
+
+    fn count_undecodable(&self) {
+        self.context.metrics.undecodable(Kind::FleetPlugin, self.undecodable.len());
     }
 
     /// Judges every plugin anew and tells the servers, if anything is different.

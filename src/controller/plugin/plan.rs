@@ -66,6 +66,24 @@ pub fn plan(
     }
 }
 
+/// The status of an object that cannot be read.
+pub fn unreadable(generation: Option<i64>, now: &Time) -> FleetPluginStatus {
+    const MESSAGE: &str = "the object does not have the form that the operator understands; compare it with `kubectl explain fleetplugin.spec`";
+    let mut builder = Builder::new(&[], generation, now);
+    builder.set(ACCEPTED, Truth::False, "InvalidSpec", MESSAGE).set(
+        READY,
+        Truth::False,
+        "InvalidSpec",
+        MESSAGE,
+    );
+    FleetPluginStatus {
+        state: Some("Error".to_owned()),
+        observed_generation: generation,
+        conditions: builder.build(),
+        ..FleetPluginStatus::default()
+    }
+}
+
 fn ready(counts: &ServerCounts) -> (Truth, &'static str, &'static str) {
     let asked = counts.matched - counts.disabled;
     if counts.matched == 0 {

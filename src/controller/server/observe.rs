@@ -7,11 +7,15 @@ use super::{
 use crate::{
     api::ollama_server::OllamaServerSpec,
     controller::{context::Context, plugin::index::ActivePlugin},
-    plugins::values::AgentValues,
+    metrics::Metrics,
+    plugins::{bounded_json, values::AgentValues},
     probe::{AgentTarget, Failure, HostOutcome, HostTarget, Lane},
 };
-use std::{collections::HashSet, future::pending, sync::Arc};
-use tokio::{task::JoinSet, time::Instant};
+use std::{collections::HashMap, future::pending, sync::Arc};
+use tokio::{
+    task::{Id, JoinSet},
+    time::Instant,
+};
 use tokio_util::task::AbortOnDropHandle;
 
 /// Why a poll was begun.
@@ -47,13 +51,14 @@ impl Round {
     }
 
     /// Resolves when the host has answered or its deadline has passed; never, if nothing is under way.
-    pub async fn finished(&mut self) -> HostOutcome {
+    pub async fn finished(&mut self, metrics: &Metrics) -> HostOutcome {
         let Some(running) = &mut self.running else { return pending().await };
         let outcome = running.await;
         self.running = None;
         // A bug in a parser costs this poll of this host and nothing else.
         outcome.unwrap_or_else(|error| {
             tracing::error!(%error, "a poll ended by a bug");
+            metrics.panicked();
             HostOutcome::Failed(Failure::InvalidResponse)
         })
     }
@@ -96,8 +101,9 @@ impl Round {
 /// The agents that are being asked.
 #[derive(Default)]
 pub struct AgentRound {
-    running: JoinSet<(String, Option<AgentObservation>)>,
-    asked: HashSet<String>,
+    running: JoinSet<Option<AgentObservation>>,
+    /// The plugins that are being asked, by their task.
+    asked: HashMap<Id, String>,
 }
 
 impl AgentRound {
@@ -113,7 +119,9 @@ impl AgentRound {
     ) {
         for plugin in plugins {
             let Some(port) = plugin.port(&spec.plugin_ports) else { continue };
-            if !polls.is_multiple_of(plugin.every(accepted.interval)) || self.asked.contains(&plugin.name) {
+            if !polls.is_multiple_of(plugin.every(accepted.interval))
+                || self.asked.values().any(|asked| *asked == plugin.name)
+            {
                 continue;
             }
             let suspect = memory.agent_is_failing(&plugin.name) || memory.is_failing();
@@ -123,12 +131,10 @@ impl AgentRound {
                 timeout: effective_timeout(plugin.timeout, accepted.interval),
                 lane: if suspect { Lane::Suspect } else { Lane::Healthy },
             };
-            self.asked.insert(plugin.name.clone());
             let (context, plugin) = (Arc::clone(context), Arc::clone(plugin));
-            self.running.spawn(async move {
-                let observation = ask(&context, &plugin, &target).await;
-                (plugin.name.clone(), observation)
-            });
+            let name = plugin.name.clone();
+            let task = self.running.spawn(async move { ask(&context, &plugin, &target).await });
+            self.asked.insert(task.id(), name);
         }
     }
 
@@ -137,19 +143,19 @@ impl AgentRound {
     }
 
     /// The next agent's word; `None` if it could not be asked. Never resolves while nobody is being asked.
-    pub async fn next(&mut self) -> Option<AgentObservation> {
-        match self.running.join_next().await {
+    pub async fn next(&mut self, metrics: &Metrics) -> Option<AgentObservation> {
+        match self.running.join_next_with_id().await {
             None => pending().await,
-            Some(Ok((plugin, observation))) => {
-                self.asked.remove(&plugin);
+            Some(Ok((task, observation))) => {
+                self.asked.remove(&task);
                 observation
             }
             Some(Err(error)) => {
                 tracing::error!(%error, "a reading of an agent ended by a bug");
-                if self.running.is_empty() {
-                    self.asked.clear();
-                }
-                None
+                metrics.panicked();
+                // That agent has not answered well; the others go on.
+                let plugin = self.asked.remove(&error.id())?;
+                Some(AgentObservation { plugin, result: Err(Failure::InvalidResponse) })
             }
         }
     }
@@ -171,8 +177,7 @@ async fn ask(context: &Context, plugin: &ActivePlugin, target: &AgentTarget) -> 
 
 /// An answer in which nothing was found is not this plugin's agent: often another exporter on the same port.
 fn read(plugin: &ActivePlugin, body: &[u8]) -> Result<AgentValues, Failure> {
-    let json = serde_json::from_slice(body).map_err(|_| Failure::InvalidResponse)?;
-    let found = plugin.values.extract(&json);
+    let found = plugin.values.extract(&bounded_json::parse(body)?);
     if found.values.is_empty() { Err(Failure::InvalidResponse) } else { Ok(found) }
 }
 

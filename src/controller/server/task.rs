@@ -129,8 +129,8 @@ impl ServerTask {
                     self.on_object();
                 }
                 Ok(()) = self.plugins.changed() => self.on_plugins(),
-                outcome = self.round.finished() => self.on_host(outcome),
-                observation = self.agents.next() => {
+                outcome = self.round.finished(&self.context.metrics) => self.on_host(outcome),
+                observation = self.agents.next(&self.context.metrics) => {
                     self.round.agent_answered(observation);
                     self.finish_round_if_complete();
                 }
@@ -175,10 +175,9 @@ impl ServerTask {
             self.agents.abandon();
             self.timing.last_models = None;
         }
-        if spec_changed || labels_changed {
-            self.select_plugins();
-        }
-        if new_generation || (self.request().is_some() && !self.is_polled()) {
+        let selected = (spec_changed || labels_changed) && self.select_plugins();
+        // Without a poll to come, nothing else would bring the status up to date.
+        if new_generation || (!self.is_polled() && (selected || self.request().is_some())) {
             self.assess(Observation::None, None);
         }
         if new_generation {
@@ -195,21 +194,25 @@ impl ServerTask {
     }
 
     fn on_plugins(&mut self) {
-        let before = std::mem::take(&mut self.selected);
-        self.select_plugins();
-        let same = before.len() == self.selected.len()
-            && before.iter().zip(&self.selected).all(|(old, new)| Arc::ptr_eq(old, new));
-        if !same {
-            self.agents.abandon();
-            // A reading by the old rules is not shown under the new ones.
-            self.timing.polls = 0;
+        if self.select_plugins() && !self.is_polled() {
+            self.assess(Observation::None, None);
         }
     }
 
-    fn select_plugins(&mut self) {
+    /// Whether other plugins, or other rules of theirs, apply than before.
+    fn select_plugins(&mut self) -> bool {
         let index = Arc::clone(&self.plugins.borrow_and_update());
         let namespace = self.current.namespace().unwrap_or_default();
-        self.selected = index.selecting(&namespace, self.current.labels());
+        let selected = index.selecting(&namespace, self.current.labels());
+        let same = selected.len() == self.selected.len()
+            && selected.iter().zip(&self.selected).all(|(new, old)| Arc::ptr_eq(new, old));
+        self.selected = selected;
+        if !same {
+            self.agents.abandon();
+            // A reading by the old rules is not shown under the new ones, and a new plugin is asked at the next poll.
+            self.timing.polls = 0;
+        }
+        !same
     }
 
     fn on_timer(&mut self) {
