@@ -186,8 +186,8 @@ async fn a_failing_endpoint_never_empties_a_list() {
     ];
     let paths = ["/api/ps", "/api/tags", "/api/version"];
     let hosts = faults.len() * paths.len();
-    let state = json!({"models": [model("a:1"), model("b:1")], "loaded": [loaded("a:1")]});
-    let scene = Scene::with(hosts, &json!({"defaults": state}), |builder| builder).await;
+    let healthy = json!({"models": [model("a:1"), model("b:1")], "loaded": [loaded("a:1")]});
+    let scene = Scene::with(hosts, &json!({"defaults": healthy}), |builder| builder).await;
     let names: Vec<String> = (0..hosts).map(|host| format!("s{host}")).collect();
     for (host, name) in names.iter().enumerate() {
         scene.server(name, host, eager()).await;
@@ -263,8 +263,8 @@ async fn the_order_of_a_list_is_no_news() {
     let writes = scene.writes().await;
     scene.fleet.reset_stats().await;
     holds_for(Duration::from_secs(8), "nothing is written", async || writes.total().await == 0).await;
-    let stats = scene.fleet.host_stats(0).await;
-    assert!(stats.count("/api/tags") >= 5 && stats.count("/api/ps") >= 5, "{stats:?}");
+    let seen = scene.fleet.host_stats(0).await;
+    assert!(seen.count("/api/tags") >= 5 && seen.count("/api/ps") >= 5, "{seen:?}");
     let status = scene.status("a").await;
     let sorted = ["a:1", "b:1", "c:1", "d:1", "e:1"];
     assert!(status.models.unwrap().iter().map(|model| model.name.as_str()).eq(sorted));
