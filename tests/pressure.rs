@@ -195,6 +195,37 @@ async fn a_silent_agent_delays_nothing() {
     assert!(stats.agent_max_connections <= 1, "{stats:?}");
 }
 
+/// An agent that takes longer than a poll waits for it counts in the next one.
+#[tokio::test]
+async fn a_late_agent_counts_in_the_next_poll() {
+    let scenario = json!({"defaults": {"agent": {"mode": "healthy", "latencyMs": 700}}});
+    let scene = Scene::with(1, &scenario, |builder| builder).await;
+    scene.agents().await;
+    scene.server("a", 0, json!({})).await;
+    scene.within(Duration::from_secs(2), "a", "Ready", "True", "Online").await;
+    scene.until_read("a").await;
+    let writes = scene.writes().await;
+    holds_for(QUIET, "it stays healthy", async || writes.total().await == 0).await;
+    assert_eq!(scene.fleet.host_stats(0).await.agent_max_in_flight, 1);
+    assert_eq!(scene.told("a").await, [""; 0]);
+}
+
+/// A plugin with an interval of its own is asked that often, rounded up to whole polls.
+#[tokio::test]
+async fn a_plugin_keeps_its_own_interval() {
+    let scene = Scene::new(1).await;
+    let mut plugin = objects::fleet_metrics(scene.fleet.agent_port());
+    plugin.spec.agent.as_mut().unwrap().interval = Some("2500ms".into());
+    scene.apply(&plugin).await;
+    scene.server("a", 0, json!({})).await;
+    scene.until_read("a").await;
+    scene.fleet.reset_stats().await;
+    scene.polls(0, 11).await;
+    let stats = scene.fleet.host_stats(0).await;
+    let (polls, readings) = (stats.count("/api/version"), stats.count("agent:/metrics"));
+    assert!((polls / 3..=polls / 3 + 1).contains(&readings), "{readings} readings in {polls} polls");
+}
+
 /// What the agent says stands in `status.machine`, in the units of Kubernetes, and in metrics.
 #[tokio::test]
 async fn readings_reach_the_status_and_metrics() {

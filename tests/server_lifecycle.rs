@@ -465,6 +465,93 @@ async fn a_new_generation_is_answered_before_its_poll() {
     has_condition(&scene.get("a").await, "Ready", "True", "Online").unwrap();
 }
 
+/// A way of asking that the host refuses is mended by an edit, and the edit is answered at once, whatever the interval.
+#[tokio::test]
+async fn another_way_of_asking_is_tried_at_once() {
+    let scenario = json!({"defaults": {"ollama": {"mode": "status", "code": 403}}});
+    let scene = Scene::with(1, &scenario, |builder| builder).await;
+    scene.server("a", 0, json!({"poll": {"interval": "1h"}})).await;
+    scene.until("a", "Ready", "False", "HostRejected").await;
+    scene.fleet.patch("0", json!({"ollama": null})).await;
+    scene.patch_spec("a", json!({"hostHeader": "localhost"})).await;
+    scene.within(Duration::from_secs(2), "a", "Ready", "True", "Online").await;
+    let headers = scene.fleet.host_stats(0).await.last_headers.unwrap().to_string().to_lowercase();
+    assert!(headers.contains("localhost"), "{headers}");
+    scene.until_told("a", &["ServerOffline", "ServerOnline"]).await;
+}
+
+/// A spec that cannot be acted on is said so for kstatus to fail at once, asks nobody, and is mended by an edit.
+#[tokio::test]
+async fn a_spec_that_is_not_accepted_asks_nobody() {
+    let scene = Scene::new(1).await;
+    let spec = json!({"secretRef": {"name": "token"}, "poll": {"interval": "1h"}});
+    scene.server("a", 0, spec).await;
+    scene.within(Duration::from_secs(1), "a", "Ready", "False", "InvalidSpec").await;
+    let server = scene.get("a").await;
+    has_condition(&server, "Accepted", "False", "InvalidSpec").unwrap();
+    has_condition(&server, "Stalled", "True", "InvalidSpec").unwrap();
+    has_condition(&server, "Reachable", "Unknown", "InvalidSpec").unwrap();
+    assert_eq!(server.status.unwrap().observed_generation, server.metadata.generation);
+    holds_for(Duration::from_secs(2), "nobody is asked", async || scene.fleet.host_stats(0).await.total == 0)
+        .await;
+    scene.patch_spec("a", json!({"secretRef": null})).await;
+    scene.within(Duration::from_secs(2), "a", "Ready", "True", "Online").await;
+    assert!(condition(&scene.get("a").await, "Stalled").is_none());
+    assert_eq!(scene.told("a").await, [""; 0]);
+}
+
+/// A host that comes and goes is Flapping; each change is told all the same.
+#[tokio::test]
+async fn a_host_that_comes_and_goes_is_flapping() {
+    let scene = Scene::new(1).await;
+    scene.server("a", 0, json!({"poll": {"failureThreshold": 1}})).await;
+    scene.until_online("a").await;
+    scene.until("a", "Flapping", "False", "Stable").await;
+    for _ in 0..2 {
+        scene.fleet.action("0", "die").await;
+        scene.until("a", "Ready", "False", "ConnectionRefused").await;
+        scene.fleet.action("0", "revive").await;
+        scene.until_online("a").await;
+    }
+    scene.until("a", "Flapping", "True", "ReachableChangesOften").await;
+    assert_eq!(scene.status("a").await.recent_transition_times.len(), 4);
+    scene.until_told("a", &["ServerOffline", "ServerOffline", "ServerOnline", "ServerOnline"]).await;
+}
+
+/// With a successThreshold a host that was offline must answer that often before it is Ready.
+#[tokio::test]
+async fn a_success_threshold_is_kept() {
+    let scene = Scene::new(1).await;
+    scene.server("a", 0, json!({"poll": {"failureThreshold": 1, "successThreshold": 4}})).await;
+    // The first verdict waits for nothing.
+    scene.within(Duration::from_secs(2), "a", "Ready", "True", "Online").await;
+    scene.fleet.action("0", "die").await;
+    scene.until("a", "Ready", "False", "ConnectionRefused").await;
+    scene.fleet.reset_stats().await;
+    scene.fleet.action("0", "revive").await;
+    scene.until_online("a").await;
+    let polls = scene.fleet.host_stats(0).await.count("/api/version");
+    assert!((4..=5).contains(&polls), "Ready after {polls} polls");
+}
+
+/// Suspension ends the poll that is under way.
+#[tokio::test]
+async fn a_suspension_lets_go_of_the_host() {
+    let scene = Scene::new(1).await;
+    scene.server("a", 0, json!({"poll": {"interval": "20s", "timeout": "16s"}})).await;
+    scene.until_online("a").await;
+    scene.fleet.patch("0", json!({"ollama": {"mode": "hang", "stage": "headers"}})).await;
+    scene.patch_metadata("a", request("hang")).await;
+    eventually(PATIENCE, "the poll hangs", async || scene.fleet.host_stats(0).await.in_flight == 1).await;
+    scene.patch_spec("a", json!({"suspend": true})).await;
+    eventually(Duration::from_secs(3), "the host is let go", async || {
+        scene.fleet.host_stats(0).await.in_flight == 0
+    })
+    .await;
+    scene.until("a", "Ready", "False", "Suspended").await;
+    assert_eq!(scene.told("a").await, [""; 0]);
+}
+
 /// A deleted server is polled no more and leaves no series behind.
 #[tokio::test]
 async fn a_deleted_server_vanishes() {
