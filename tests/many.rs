@@ -80,9 +80,12 @@ async fn a_fleet_that_dies_at_once_is_told_of_server_by_server() {
     })
     .await;
     eprintln!("figure: {number} told after {:?}", died.elapsed());
+    // A doubt that waits for its turn to be written until the verdict is there is overtaken by it.
+    let wanted = if number > 400 { 1..=2 } else { 2..=2 };
     holds_for(Duration::from_secs(11), "no write and no Event follows", async || {
         let all = writes.all().await;
-        let wrong: Vec<_> = all.iter().filter(|(_, writes)| writes.len() != 2).take(3).collect();
+        let wrong: Vec<_> =
+            all.iter().filter(|(_, writes)| !wanted.contains(&writes.len())).take(3).collect();
         if all.len() == number && wrong.is_empty() { Ok(()) } else { Err(format!("{wrong:?}")) }
     })
     .await;
