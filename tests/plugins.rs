@@ -56,8 +56,8 @@ async fn a_plugin_tells_how_it_fares_on_its_servers() {
     );
     assert_eq!(status.observed_generation, plugin.metadata.generation);
 
-    let expected = ["Active", "Active", "Error", "Disabled"];
-    for (host, state) in expected.into_iter().enumerate() {
+    let reported = ["Active", "Active", "Error", "Disabled"];
+    for (host, state) in reported.into_iter().enumerate() {
         let server: OllamaServer = get(&client, &namespace, &name(host)).await;
         assert_eq!(reports(&server)[0].state.as_deref(), Some(state), "{}", name(host));
         has_condition(&server, "Ready", "True", "Online").unwrap();
