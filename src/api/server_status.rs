@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 pub const LOADED_MODELS_MAX: usize = 32;
 /// Most changes of Reachable that status remembers; four within ten minutes make a server Flapping.
 pub const TRANSITION_TIMES_MAX: usize = 8;
-/// Bytes of JSON that the list of models may take, so that the whole object stays under 32 KiB.
+/// Bytes of JSON that the lists of models, on disk and in memory, may take, so that the whole object stays under 32 KiB.
 pub const MODELS_BYTES_MAX: usize = 24 * 1024;
 /// Most values that status keeps of one plugin.
 pub const PLUGIN_VALUES_MAX: usize = 32;

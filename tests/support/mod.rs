@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod objects;
 pub mod operator;
+pub mod scene;
 pub mod wait;
 pub mod writes;
 
@@ -35,6 +36,7 @@ pub use objects::{
     status_of,
 };
 pub use operator::Operator;
+pub use scene::Scene;
 pub use wait::{eventually, holds_for};
 pub use writes::WriteCounter;
 

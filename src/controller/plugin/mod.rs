@@ -12,12 +12,15 @@ use super::{
     streams,
 };
 use crate::{
-    api::{FleetPlugin, FleetPluginStatus},
+    api::{FleetPlugin, FleetPluginStatus, condition},
     runtime::readiness::Gate,
 };
 use futures::StreamExt;
 use index::{ActivePlugin, PluginIndex};
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::Timestamp,
+};
 use kube::{
     ResourceExt,
     core::{DeserializeGuard, error_boundary::InvalidObject},
@@ -153,8 +156,9 @@ impl Plugins {
             newest: Arc::new(AtomicU64::new(0)),
             verdict: None,
             judged_generation: None,
+            // What an earlier process wrote is not contradicted before the servers are known.
+            published_at: published.is_some().then(Instant::now),
             published,
-            published_at: None,
         });
         seen(&known.newest, object.metadata.resource_version.as_deref());
         known.object = Arc::new(object);
@@ -250,9 +254,8 @@ impl Plugins {
             if known.published.as_ref() == Some(&status) {
                 continue;
             }
-            let only_counts = known.published.as_ref().is_some_and(|published| {
-                FleetPluginStatus { servers: status.servers.clone(), ..published.clone() } == status
-            });
+            let only_counts =
+                known.published.as_ref().is_some_and(|published| same_verdict(published, &status));
             if only_counts && known.published_at.is_some_and(|at| at.elapsed() < COUNT_WRITE_INTERVAL) {
                 waiting = true;
                 continue;
@@ -272,4 +275,17 @@ impl Plugins {
         }
         waiting
     }
+}
+
+/// Whether all that differs is how the plugin fares on the servers, and what follows from that.
+fn same_verdict(old: &FleetPluginStatus, new: &FleetPluginStatus) -> bool {
+    let FleetPluginStatus { state, observed_generation, installed_version, servers: _, conditions } = new;
+    let accepted = |conditions: &[Condition]| {
+        condition::find(conditions, condition::ACCEPTED)
+            .map(|accepted| (accepted.status.clone(), accepted.reason.clone(), accepted.message.clone()))
+    };
+    *state == old.state
+        && *observed_generation == old.observed_generation
+        && *installed_version == old.installed_version
+        && accepted(conditions) == accepted(&old.conditions)
 }

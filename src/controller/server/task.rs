@@ -10,7 +10,7 @@ use super::{
     schedule::Phase,
 };
 use crate::{
-    api::{OllamaServer, REQUESTED_AT, REQUESTED_AT_MAX},
+    api::{OllamaServer, REQUESTED_AT, REQUESTED_AT_MAX, endpoint::Endpoint, ollama_server::BackendType},
     controller::{
         context::Context,
         plugin::index::{ActivePlugin, PluginIndex},
@@ -19,6 +19,7 @@ use crate::{
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
+use reqwest::header::HeaderValue;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
@@ -160,17 +161,14 @@ impl ServerTask {
         let new_generation = object.metadata.generation != self.current.metadata.generation;
         let labels_changed = object.labels() != self.current.labels();
         let was_polled = self.is_polled();
-        let old_target =
-            self.acceptance.as_ref().ok().map(|accepted| (accepted.endpoint.clone(), accepted.backend));
+        let old_way = self.acceptance.as_ref().ok().map(way);
         self.current = object;
         if spec_changed || new_generation {
             self.acceptance = accept(&self.current.spec, &self.context.poll, self.context.prober.policy());
         }
-        let new_target =
-            self.acceptance.as_ref().ok().map(|accepted| (accepted.endpoint.clone(), accepted.backend));
-        let moved = old_target != new_target;
+        let moved = old_way != self.acceptance.as_ref().ok().map(way);
         if moved || !self.is_polled() {
-            // What is still under way was asked of another host, or must not be asked any more.
+            // What is still under way was asked of another host or in another way, or must not be asked any more.
             self.round = Round::default();
             self.agents.abandon();
             self.timing.last_models = None;
@@ -369,4 +367,10 @@ impl ServerTask {
         }
         wake
     }
+}
+
+/// Who is asked, and how: whoever changes any of it waits for the answer.
+fn way(accepted: &Accepted) -> (Endpoint, BackendType, Option<HeaderValue>, bool) {
+    let Accepted { endpoint, backend, host_header, insecure_skip_verify, .. } = accepted;
+    (endpoint.clone(), *backend, host_header.clone(), *insecure_skip_verify)
 }

@@ -4,6 +4,7 @@ use super::memory::Memory;
 use crate::{
     api::{
         OllamaServerStatus,
+        condition::{self, Truth},
         fleet_plugin::Reading,
         quantity::Quantity,
         server_status::{Machine, PLUGINS_MAX, PluginReport, Scalar},
@@ -58,6 +59,7 @@ enum State {
 
 impl AgentMemory {
     pub fn from_status(status: &OllamaServerStatus) -> BTreeMap<String, Self> {
+        let host_was_up = condition::truth(&status.conditions, condition::REACHABLE) == Truth::True;
         let reports =
             status.plugins.iter().flatten().filter(|report| report.state.as_deref() != Some("Disabled"));
         reports
@@ -69,7 +71,8 @@ impl AgentMemory {
                 };
                 let memory = Self {
                     state,
-                    announced: state == State::Error,
+                    // An agent that went with its host was not told of.
+                    announced: state == State::Error && host_was_up,
                     failure: report.reason.as_deref().and_then(Failure::from_reason),
                     last_success: report.last_success_time.clone(),
                     values: report.values.clone(),

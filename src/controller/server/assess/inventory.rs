@@ -10,9 +10,13 @@ use crate::{
     probe::report::{Expiry, HostReport, LoadedSeen, ModelSeen, Part},
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde::Serialize;
 
 /// Most models that status lists, whatever their size; also the bound in the schema.
 const MODELS_LISTED_MAX: usize = 500;
+
+/// Bytes of JSON that the list of models in memory may take; some thirty entries of the usual size.
+const LOADED_BYTES_MAX: usize = 8 * 1024;
 
 /// Introduces, in Reachable's message, the endpoints that give nothing.
 pub const STALE_PARTS: &str = ", but gives no usable answer about ";
@@ -57,24 +61,23 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
         status.version = Some(version);
     }
     if let Part::Known(seen) = report.loaded {
-        let listed: Vec<LoadedModel> = seen.iter().take(LOADED_MODELS_MAX).map(loaded_model).collect();
+        let listed = fitting(seen.iter().take(LOADED_MODELS_MAX).map(loaded_model), LOADED_BYTES_MAX);
+        let cut = listed.len() < seen.len();
         if let Some(known) = &status.loaded_models {
-            let old = Names {
-                names: known.iter().map(|model| model.name.as_str()).collect(),
-                cut: full(known.len()),
-            };
-            let new = Names {
-                names: listed.iter().map(|model| model.name.as_str()).collect(),
-                cut: full(listed.len()),
-            };
+            let known_cut =
+                status.loaded_count.is_some_and(|count| usize::try_from(count) != Ok(known.len()));
+            let old =
+                Names { names: known.iter().map(|model| model.name.as_str()).collect(), cut: known_cut };
+            let new = Names { names: listed.iter().map(|model| model.name.as_str()).collect(), cut };
             differ(&old, &new, transitions, Transition::ModelLoaded, Transition::ModelUnloaded);
         }
         status.loaded_count = i32::try_from(seen.len()).ok();
         status.vram_used = total(seen.iter().map(|model| model.vram));
         status.loaded_models = Some(listed);
     }
+    let room = MODELS_BYTES_MAX - status.loaded_models.iter().flatten().map(bytes).sum::<usize>();
     if let Part::Known(seen) = report.models {
-        let listed = fitting(&seen);
+        let listed = fitting(seen.iter().take(MODELS_LISTED_MAX).map(model), room);
         let omitted = seen.len() - listed.len();
         if let Some(known) = &status.models {
             let old_cut = status.models_omitted.is_some_and(|omitted| omitted > 0);
@@ -87,6 +90,15 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
         status.model_size = total(seen.iter().map(|model| model.size));
         status.models_omitted = i32::try_from(omitted).ok().filter(|omitted| *omitted > 0);
         status.models = Some(listed);
+    } else if let Some(known) = status.models.take() {
+        // The models in memory may need more room than when those on disk were listed.
+        let before = known.len();
+        let listed = fitting(known.into_iter(), room);
+        let omitted = i32::try_from(before - listed.len()).unwrap_or_default();
+        if omitted > 0 {
+            status.models_omitted = Some(status.models_omitted.unwrap_or_default().saturating_add(omitted));
+        }
+        status.models = Some(listed);
     }
 }
 
@@ -96,10 +108,6 @@ fn count<T>(misses: &mut u32, part: &Part<T>) {
         Part::Known(_) | Part::Missing => *misses = 0,
         Part::NotAsked => {}
     }
-}
-
-fn full(listed: usize) -> bool {
-    listed >= LOADED_MODELS_MAX
 }
 
 /// Sorted names; `cut` when the list ends before the truth does.
@@ -139,17 +147,20 @@ fn total(sizes: impl Iterator<Item = Option<u64>>) -> Option<Quantity> {
     (known || !any).then(|| Quantity::from_bytes_mi(sum))
 }
 
-/// As many models as fit the bytes that status spends on them.
-fn fitting(seen: &[ModelSeen]) -> Vec<Model> {
-    let mut bytes = 0;
-    seen.iter()
-        .take(MODELS_LISTED_MAX)
-        .map(model)
-        .take_while(|model| {
-            bytes += serde_json::to_vec(model).map_or(usize::MAX / 2, |json| json.len() + 1);
-            bytes <= MODELS_BYTES_MAX
+/// As many entries as fit so many bytes.
+fn fitting<T: Serialize>(entries: impl Iterator<Item = T>, room: usize) -> Vec<T> {
+    let mut taken = 0;
+    entries
+        .take_while(|entry| {
+            taken += bytes(entry);
+            taken <= room
         })
         .collect()
+}
+
+/// What an entry of a list takes in the object.
+fn bytes(entry: &impl Serialize) -> usize {
+    serde_json::to_vec(entry).map_or(MODELS_BYTES_MAX, |json| json.len() + 1)
 }
 
 fn model(seen: &ModelSeen) -> Model {
@@ -250,7 +261,7 @@ mod tests {
                 ..ModelSeen::default()
             })
             .collect();
-        let listed = fitting(&seen);
+        let listed = fitting(seen.iter().map(model), MODELS_BYTES_MAX);
         assert!(listed.len() < 300 && listed.len() > 80);
         assert!(serde_json::to_vec(&listed).unwrap().len() <= MODELS_BYTES_MAX + 2);
     }
