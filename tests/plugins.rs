@@ -58,8 +58,8 @@ async fn a_plugin_tells_how_it_fares_on_its_servers() {
 
     let states = ["Active", "Active", "Error", "Disabled"];
     for (host, state) in states.into_iter().enumerate() {
-        let server: OllamaServer = get(&client, &namespace, &name(host)).await;
-        assert_eq!(reports(&server)[0].state.as_deref(), Some(state), "{}", name(host));
+        let object: OllamaServer = get(&client, &namespace, &name(host)).await;
+        assert_eq!(reports(&object)[0].state.as_deref(), Some(state), "{}", name(host));
         has_condition(&server, "Ready", "True", "Online").unwrap();
     }
     assert_eq!(fleet.host_stats(3).await.count("agent:/metrics"), 0, "an agent that is turned off was asked");
