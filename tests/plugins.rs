@@ -60,7 +60,7 @@ async fn a_plugin_tells_how_it_fares_on_its_servers() {
     for (host, state) in states.into_iter().enumerate() {
         let object: OllamaServer = get(&client, &namespace, &name(host)).await;
         assert_eq!(reports(&object)[0].state.as_deref(), Some(state), "{}", name(host));
-        has_condition(&server, "Ready", "True", "Online").unwrap();
+        has_condition(&object, "Ready", "True", "Online").unwrap();
     }
     assert_eq!(fleet.host_stats(3).await.count("agent:/metrics"), 0, "an agent that is turned off was asked");
     let off: OllamaServer = get(&client, &namespace, &name(3)).await;
