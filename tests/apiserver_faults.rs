@@ -399,6 +399,65 @@ async fn a_deleted_namespace_goes_away_with_all_its_servers() {
     eprintln!("a namespace of {SERVERS} servers was gone after {gone:.1?}");
 }
 
+/// Rights that are taken away stop writes and nothing else; the log says so once a minute, not once an object; given
+/// back, every status catches up without a restart.
+#[tokio::test]
+async fn rights_that_were_taken_away_and_given_back_need_no_restart() {
+    const SERVERS: usize = 10;
+    let fleet = Fleet::start(SERVERS).await;
+    let control_plane = ControlPlane::shared();
+    let (namespace, client) = (Namespace::new(control_plane).await, control_plane.client().await);
+    let kubectl =
+        |args: &[&str]| control_plane.kubectl(&[args, &["-n", namespace.name()]].concat(), None).ok();
+    kubectl(&["create", "serviceaccount", "operator"]);
+    let reads = "--resource=ollamaservers.ollama-fleet.io,fleetplugins.ollama-fleet.io";
+    let writes = "--resource=ollamaservers.ollama-fleet.io/status,fleetplugins.ollama-fleet.io/status";
+    kubectl(&["create", "role", "reads", "--verb=get,list,watch", reads]);
+    kubectl(&["create", "role", "writes", "--verb=patch", writes]);
+    let account = format!("--serviceaccount={}:operator", namespace.name());
+    let bind = |role: &str| kubectl(&["create", "rolebinding", role, &format!("--role={role}"), &account]);
+    bind("reads");
+    bind("writes");
+    let text = std::fs::read_to_string(control_plane.kubeconfig()).unwrap();
+    let mut kubeconfig: Value = serde_saphyr::from_str(&text).unwrap();
+    let token = kubectl(&["create", "token", "operator"]);
+    kubeconfig["users"][0]["user"] = json!({ "token": token.trim() });
+    let file = control_plane.folder().join(format!("{}.kubeconfig", namespace.name()));
+    std::fs::write(&file, kubeconfig.to_string()).unwrap();
+    for host in 0..SERVERS {
+        apply(&client, &namespace, &server(&name(host), fleet.host(host))).await;
+    }
+    let operator = Operator::builder(control_plane).namespace(&namespace).kubeconfig(&file).start().await;
+    for host in 0..SERVERS {
+        ready(&client, &namespace, &name(host), PATIENCE).await;
+    }
+
+    kubectl(&["delete", "rolebinding", "writes"]);
+    fleet.action("0-4", "die").await;
+    let refused = || async {
+        let labels = [("kind", "OllamaServer"), ("outcome", "forbidden")];
+        metric_value(&operator.metrics().await, "ollama_fleet_status_writes_total", &labels)
+            .unwrap_or_default()
+    };
+    eventually(PATIENCE, "writes are refused", async || refused().await >= 5.0).await;
+    fleet.reset_stats().await;
+    eventually(PATIENCE, "polls go on", async || fleet.stats().await.host(SERVERS - 1).total >= 6).await;
+    let lines = operator.log_lines().iter().filter(|line| line["level"] == "ERROR").count();
+    assert_eq!(lines, 1, "one line tells of a missing right");
+
+    bind("writes");
+    let back = Instant::now();
+    eventually(2 * CATCH_UP, "every status has caught up", async || {
+        for host in 0..5 {
+            let server: OllamaServer = get(&client, &namespace, &name(host)).await;
+            has_condition(&server, "Ready", "False", "ConnectionRefused")?;
+        }
+        Ok::<_, String>(())
+    })
+    .await;
+    eprintln!("caught up {:.1?} after the right was back", back.elapsed());
+}
+
 fn name(host: usize) -> String {
     format!("s{host:02}")
 }

@@ -499,6 +499,55 @@ async fn no_redirect_of_an_agent_or_a_host_is_followed() {
     drop(operator);
 }
 
+/// However much a host and its agents have to say, and in how long words, the object stays under 32 KiB and says how
+/// many models it leaves out; and no name forges a series.
+#[tokio::test]
+async fn what_hosts_and_agents_say_keeps_the_object_small_and_forges_no_series() {
+    let long = |index: usize| format!("{index:03}-{}", "x".repeat(230));
+    let forged = "evil\"} 1\nollama_fleet_forged 1 #\\";
+    let mut models: Vec<Value> = (0..400).map(|index| json!({"name": long(index)})).collect();
+    models.push(json!({ "name": forged }));
+    let in_memory = |name: String| {
+        json!({"name": name, "digest": "f".repeat(64), "sizeBytes": 5_u64 << 30, "vramBytes": 5_u64 << 30,
+            "contextLength": 4096, "expires": "forever"})
+    };
+    let mut loaded: Vec<Value> = (0..60).map(|index| in_memory(long(index))).collect();
+    loaded.insert(0, in_memory(format!("!{forged}")));
+    let body: serde_json::Map<String, Value> =
+        (0..32).map(|index| (format!("k{index:02}{}", "y".repeat(60)), json!(i64::MAX >> 10))).collect();
+    let state = json!({"models": models, "loaded": loaded, "agentContentType": "application/json",
+        "agentBody": Value::from(body).to_string()});
+    let fleet = Fleet::with(1, &json!({ "defaults": state }), &[]).await;
+    let control_plane = ControlPlane::shared();
+    let (namespace, client) = (Namespace::new(control_plane).await, control_plane.client().await);
+    for index in 0..10 {
+        apply(&client, &namespace, &plugin(&format!("p{index}"), fleet.agent_port(), json!({}))).await;
+    }
+    let spec = json!({"poll": {"modelsInterval": "1s"}});
+    apply(&client, &namespace, &server_with("s00", fleet.host(0), spec)).await;
+    let operator = Operator::builder(control_plane).namespace(&namespace).start().await;
+    let check = async || {
+        let object: OllamaServer = get(&client, &namespace, "s00").await;
+        has_condition(&object, "PluginsHealthy", "True", "AllHealthy")?;
+        let size = serde_json::to_string(&object).unwrap().len();
+        let status = status_of(&object);
+        let listed = status.models.as_ref().map_or(0, Vec::len);
+        assert!(size < 32 << 10, "{size} bytes with {listed} models");
+        assert_eq!((status.model_count, status.loaded_count), (Some(401), Some(61)));
+        assert_eq!(usize::try_from(status.models_omitted.unwrap()).unwrap() + listed, 401);
+        if listed < 10 { Err(format!("only {listed} models listed")) } else { Ok((size, listed)) }
+    };
+    eventually(PATIENCE, "everything has been said", check).await;
+    let (size, listed) = holds_for(Duration::from_secs(3), "the object stays small", check).await;
+    let told = events(&client, &namespace, "s00").await;
+    assert!(told.is_empty(), "{told:?}");
+    let text = operator.metrics().await;
+    assert!(metric_value(&text, "ollama_fleet_model_loaded", &[("server", "s00")]).is_some());
+    assert!(!text.lines().any(|line| line.starts_with("ollama_fleet_forged")), "a series is forged");
+    assert!(text.contains(r#"model="!evil\"} 1ollama_fleet_forged 1 #\\""#), "the name is not escaped");
+    eprintln!("{size} bytes with {listed} of 401 models, 61 loaded, and 10 plugins of 32 values");
+}
+
 /// Every server of the namespace, by name.
 async fn list(client: &Client, namespace: &str) -> BTreeMap<String, OllamaServer> {
     let list = objects::api::<OllamaServer>(client, namespace).list(&ListParams::default()).await.unwrap();

@@ -30,6 +30,9 @@ const EVENTS_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(49);
 const BURST: u32 = 25;
 /// Then one in this time.
 const REFILL: Duration = Duration::from_secs(10);
+/// Events of one object that wait for their turn. A host that invents hundreds of models a second would otherwise fill
+/// the queue alone, and the news of all others would be dropped.
+const HELD_MAX: u32 = 100;
 const IN_FLIGHT_MAX: usize = 8;
 /// Deadline of one call; kube's client has none of its own.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
@@ -158,6 +161,9 @@ impl State {
         }
         let uid = queued.regarding.uid.clone().unwrap_or_default();
         let whole_at = self.whole_at.entry(uid).or_insert(now);
+        if whole_at.saturating_duration_since(now) > REFILL * (BURST + HELD_MAX - 1) {
+            return false;
+        }
         let ready = now + whole_at.saturating_duration_since(now).saturating_sub(REFILL * (BURST - 1));
         *whole_at = (*whole_at).max(now) + REFILL;
         if ready > now {
@@ -272,6 +278,15 @@ mod tests {
         assert!(state.next(now + REFILL).is_some());
         assert!(state.next(now + REFILL).is_none());
         assert_eq!(state.depth(), 4, "the rest waits and is not dropped");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_loud_object_does_not_fill_the_queue() {
+        let (mut state, now) = (State::default(), Instant::now());
+        let accepted = (0..QUEUE_MAX).filter(|_| state.accept(queued("loud", false), now)).count();
+        assert_eq!(accepted, 125, "the burst, and what may wait");
+        assert!(state.accept(queued("quiet", true), now));
+        assert!(state.accept(queued("loud", false), now + REFILL), "it is heard again as its turn comes");
     }
 
     #[tokio::test(start_paused = true)]

@@ -42,6 +42,10 @@ const PAUSE_MOST: Duration = Duration::from_secs(4);
 /// Pause of one object whose write is refused, doubled up to the second number.
 const REFUSED_LEAST: Duration = Duration::from_secs(5);
 const REFUSED_MOST: Duration = Duration::from_mins(5);
+/// The same where the operator lacks the right to write.
+const FORBIDDEN_MOST: Duration = Duration::from_secs(30);
+/// A missing right concerns every object; one line in this time tells of it.
+const FORBIDDEN_LOG: Duration = Duration::from_mins(1);
 /// What a stop waits for the writes that are under way or waiting.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -188,8 +192,14 @@ impl StatusWriter {
     /// Writes until the token is cancelled, and then what is waiting, for at most 5 s.
     pub async fn run(self, shutdown: CancellationToken) {
         let limiter = RateLimiter::direct(Quota::per_second(WRITES_PER_SECOND));
-        let mut drive =
-            Drive { shared: self.shared, limiter, running: JoinSet::new(), pause: None, pauses: 0 };
+        let mut drive = Drive {
+            shared: self.shared,
+            limiter,
+            running: JoinSet::new(),
+            pause: None,
+            pauses: 0,
+            forbidden_logged: None,
+        };
         tokio::select! {
             () = drive.forever() => {}
             () = shutdown.cancelled() => {}
@@ -212,6 +222,8 @@ struct Drive {
     running: JoinSet<(Job, Outcome)>,
     pause: Option<Instant>,
     pauses: u32,
+    /// When a missing right was last told.
+    forbidden_logged: Option<Instant>,
 }
 
 impl Drive {
@@ -292,6 +304,17 @@ impl Drive {
             }
             Outcome::Failed(failure) => {
                 self.shared.metrics.wrote(kind, failure.label());
+                if failure == ApiFailure::Forbidden
+                    && self.forbidden_logged.is_none_or(|at| at.elapsed() >= FORBIDDEN_LOG)
+                {
+                    self.forbidden_logged = Some(Instant::now());
+                    let namespace = &job.target.namespace;
+                    tracing::error!(
+                        kind = kind.as_str(),
+                        namespace,
+                        "no right to write status, trying again"
+                    );
+                }
                 if failure == ApiFailure::Unavailable {
                     self.pause = Some(Instant::now() + doubled(PAUSE_LEAST, PAUSE_MOST, self.pauses));
                     self.pauses = self.pauses.saturating_add(1);
@@ -299,10 +322,11 @@ impl Drive {
                     queue.jobs.entry(uid.clone()).or_insert(job);
                 } else if !queue.jobs.contains_key(&uid) {
                     // Somebody edits the object faster than it can be read and written; they will pause for breath.
-                    let wait = if failure == ApiFailure::Conflict {
-                        doubled(PAUSE_LEAST, PAUSE_MOST, job.refusals)
-                    } else {
-                        doubled(REFUSED_LEAST, REFUSED_MOST, job.refusals)
+                    let wait = match failure {
+                        ApiFailure::Conflict => doubled(PAUSE_LEAST, PAUSE_MOST, job.refusals),
+                        // Rights come back by themselves, and then nobody should wait long.
+                        ApiFailure::Forbidden => doubled(REFUSED_LEAST, FORBIDDEN_MOST, job.refusals),
+                        _ => doubled(REFUSED_LEAST, REFUSED_MOST, job.refusals),
                     };
                     job.refusals = job.refusals.saturating_add(1);
                     queue.jobs.insert(uid.clone(), job);
@@ -367,7 +391,7 @@ where
             }
             Ok(Err(error)) => {
                 let failure = ApiFailure::of(&error);
-                if failure == ApiFailure::Refused || failure == ApiFailure::Forbidden {
+                if failure == ApiFailure::Refused {
                     tracing::error!(kind = target.kind.as_str(), namespace = target.namespace, name = target.name, %error, "status write refused");
                 } else {
                     tracing::debug!(kind = target.kind.as_str(), namespace = target.namespace, name = target.name, %error, "status write failed");

@@ -1,6 +1,6 @@
 //! What the agents said: state of each plugin on this server, and readings of the machine.
 
-use super::memory::Memory;
+use super::{inventory::bytes, memory::Memory};
 use crate::{
     api::{
         OllamaServerStatus,
@@ -15,6 +15,9 @@ use crate::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::collections::BTreeMap;
+
+/// Bytes of the values of all plugins of a server; those of the shipped one take some 500.
+const VALUES_BYTES_MAX: usize = 4 * 1024;
 
 /// A plugin that selects this server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,6 +179,14 @@ pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
         plans.iter().map(|plan| report(plan, memory.agents.get(&plan.name))).collect();
     reports.sort_by(|a, b| a.name.cmp(&b.name));
     reports.truncate(PLUGINS_MAX);
+    // Agents of strangers must not make the object larger than it may be; metrics have every reading anyway.
+    let mut room = VALUES_BYTES_MAX;
+    for report in &mut reports {
+        match room.checked_sub(bytes(&report.values)) {
+            Some(left) => room = left,
+            None => report.values.clear(),
+        }
+    }
     memory.status_mut().plugins = (!reports.is_empty()).then_some(reports);
 }
 

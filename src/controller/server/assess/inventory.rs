@@ -3,6 +3,7 @@
 use super::memory::Memory;
 use crate::{
     api::{
+        OllamaServerStatus,
         quantity::Quantity,
         server_status::{LOADED_MODELS_MAX, LoadedModel, MODELS_BYTES_MAX, Model},
     },
@@ -15,8 +16,13 @@ use serde::Serialize;
 /// Most models that status lists, whatever their size; also the bound in the schema.
 const MODELS_LISTED_MAX: usize = 500;
 
-/// Bytes of JSON that the list of models in memory may take; some thirty entries of the usual size.
+/// Bytes of the list of loaded models: some 30 with names of the usual length.
 const LOADED_BYTES_MAX: usize = 8 * 1024;
+/// Bytes that loaded models and plugins may take before the list of models must give way, so that the object stays
+/// under 32 KiB.
+const BESIDE_BYTES: usize = 2 * 1024;
+/// In such steps, so that a number with one more digit does not change which models are listed.
+const BESIDE_STEP: usize = 2 * 1024;
 
 /// Introduces, in Reachable's message, the endpoints that give nothing.
 pub const STALE_PARTS: &str = ", but gives no usable answer about ";
@@ -62,22 +68,24 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
     }
     if let Part::Known(seen) = report.loaded {
         let listed = fitting(seen.iter().take(LOADED_MODELS_MAX).map(loaded_model), LOADED_BYTES_MAX);
-        let cut = listed.len() < seen.len();
+        let all = i32::try_from(seen.len()).ok();
         if let Some(known) = &status.loaded_models {
-            let known_cut =
-                status.loaded_count.is_some_and(|count| usize::try_from(count) != Ok(known.len()));
-            let old =
-                Names { names: known.iter().map(|model| model.name.as_str()).collect(), cut: known_cut };
-            let new = Names { names: listed.iter().map(|model| model.name.as_str()).collect(), cut };
+            let old = Names {
+                names: known.iter().map(|model| model.name.as_str()).collect(),
+                cut: is_cut(known.len(), status.loaded_count),
+            };
+            let new = Names {
+                names: listed.iter().map(|model| model.name.as_str()).collect(),
+                cut: is_cut(listed.len(), all),
+            };
             differ(&old, &new, transitions, Transition::ModelLoaded, Transition::ModelUnloaded);
         }
-        status.loaded_count = i32::try_from(seen.len()).ok();
+        status.loaded_count = all;
         status.vram_used = total(seen.iter().map(|model| model.vram));
         status.loaded_models = Some(listed);
     }
-    let room = MODELS_BYTES_MAX - status.loaded_models.iter().flatten().map(bytes).sum::<usize>();
     if let Part::Known(seen) = report.models {
-        let listed = fitting(seen.iter().take(MODELS_LISTED_MAX).map(model), room);
+        let listed = fitting(seen.iter().take(MODELS_LISTED_MAX).map(model), room_for_models(status));
         let omitted = seen.len() - listed.len();
         if let Some(known) = &status.models {
             let old_cut = status.models_omitted.is_some_and(|omitted| omitted > 0);
@@ -108,6 +116,11 @@ fn count<T>(misses: &mut u32, part: &Part<T>) {
         Part::Known(_) | Part::Missing => *misses = 0,
         Part::NotAsked => {}
     }
+}
+
+/// Whether a list is shorter than what it is about.
+fn is_cut(listed: usize, all: Option<i32>) -> bool {
+    all.and_then(|all| usize::try_from(all).ok()).is_some_and(|all| listed < all)
 }
 
 /// Sorted names; `cut` when the list ends before the truth does.
@@ -147,20 +160,41 @@ fn total(sizes: impl Iterator<Item = Option<u64>>) -> Option<Quantity> {
     (known || !any).then(|| Quantity::from_bytes_mi(sum))
 }
 
-/// As many entries as fit so many bytes.
+/// Lets the list of models give way to what agents have said since it was made.
+pub fn make_room(memory: &mut Memory) {
+    let status = memory.status_mut();
+    let room = room_for_models(status);
+    let Some(listed) = status.models.take() else { return };
+    let before = listed.len();
+    let fitting = fitting(listed.into_iter(), room);
+    let cut = i32::try_from(before - fitting.len()).unwrap_or(i32::MAX);
+    if cut > 0 {
+        status.models_omitted = Some(status.models_omitted.unwrap_or(0).saturating_add(cut));
+    }
+    status.models = Some(fitting);
+}
+
+fn room_for_models(status: &OllamaServerStatus) -> usize {
+    let beside = bytes(&status.loaded_models) + bytes(&status.plugins);
+    let excess = beside.saturating_sub(BESIDE_BYTES).next_multiple_of(BESIDE_STEP);
+    MODELS_BYTES_MAX.saturating_sub(excess)
+}
+
+/// As many of the first entries as fit the bytes that status spends on them.
 fn fitting<T: Serialize>(entries: impl Iterator<Item = T>, room: usize) -> Vec<T> {
-    let mut taken = 0;
+    let mut spent = 0;
     entries
         .take_while(|entry| {
-            taken += bytes(entry);
-            taken <= room
+            spent += bytes(entry) + 1;
+            spent <= room
         })
         .collect()
 }
 
-/// What an entry of a list takes in the object.
-fn bytes(entry: &impl Serialize) -> usize {
-    serde_json::to_vec(entry).map_or(MODELS_BYTES_MAX, |json| json.len() + 1)
+/// Bytes of a value in the object.
+pub fn bytes(value: &impl Serialize) -> usize {
+    // What cannot be written takes all the room there is.
+    serde_json::to_vec(value).map_or(usize::MAX / 4, |json| json.len())
 }
 
 fn model(seen: &ModelSeen) -> Model {

@@ -71,7 +71,9 @@ pub fn assess(
     let in_maintenance = maintenance(subject.spec, now.0).is_some();
 
     adopt(&mut memory, subject);
+    let mut listed_anew = false;
     if let (Observation::Poll { host, agents, requested }, Ok(accepted)) = (observation, subject.acceptance) {
+        listed_anew = matches!(&host, HostOutcome::Online(report) if report.models.known().is_some());
         note_refusal(&mut memory, &host);
         observe_host(&mut memory, accepted, host, requested, &now, &mut transitions);
         agents::observe(
@@ -85,6 +87,9 @@ pub fn assess(
         pressure::observe(&mut memory, subject.plugins, subject.spec, &mut transitions);
     }
     agents::summarise(&mut memory, subject.plugins);
+    if listed_anew {
+        inventory::make_room(&mut memory);
+    }
     let refusal = Err(Rejected {
         reason: Failure::AddressNotAllowed.reason(),
         message: Failure::AddressNotAllowed.text().to_owned(),
