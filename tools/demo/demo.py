@@ -28,7 +28,7 @@ def expected():
     for line in (DEMO / "expected.tsv").read_text().splitlines():
         if line and not line.startswith("#"):
             name, *cells = line.split("\t")
-            rows[name] = dict(zip(COLUMNS, cells, strict=True))
+            rows[name] = dict(zip(COLUMNS, cells))
     return rows
 
 
@@ -111,8 +111,7 @@ def main():
         wrong = settle(demo)
         show(demo, "get", "ollamaservers", "-o", "wide")
         show(demo, "get", "fleetplugins")
-        columns = "custom-columns=TYPE:.type,REASON:.reason,SERVER:.regarding.name,NOTE:.note"
-        show(demo, "get", "events.events.k8s.io", "-o", columns)
+        show(demo, "get", "events", "--field-selector", "involvedObject.kind=OllamaServer")
         if wrong:
             print("\nerror: after %d s the table is not as expected:\n  %s" % (LIMIT, "\n  ".join(wrong)), file=sys.stderr)
             print(f"The log of the operator ends with:\n{demo.log('operator')}", file=sys.stderr)
@@ -121,8 +120,12 @@ def main():
             print("\nEvery row is as expected.")
             return 0
         explain(demo)
-        while not demo.dead():
-            time.sleep(1)
+        try:
+            while not demo.dead():
+                time.sleep(1)
+        except KeyboardInterrupt:
+            stack.say("stopping")
+            return 0
         raise stack.StackError(f"{demo.dead()} has ended\n{demo.log(demo.dead())}")
 
 
