@@ -98,15 +98,6 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
         status.model_size = total(seen.iter().map(|model| model.size));
         status.models_omitted = i32::try_from(omitted).ok().filter(|omitted| *omitted > 0);
         status.models = Some(listed);
-    } else if let Some(known) = status.models.take() {
-        // The models in memory may need more room than when those on disk were listed.
-        let before = known.len();
-        let listed = fitting(known.into_iter(), room);
-        let omitted = i32::try_from(before - listed.len()).unwrap_or_default();
-        if omitted > 0 {
-            status.models_omitted = Some(status.models_omitted.unwrap_or_default().saturating_add(omitted));
-        }
-        status.models = Some(listed);
     }
 }
 
