@@ -289,7 +289,9 @@ impl ServerTask {
 
     fn finish_round(&mut self) {
         if let Some((observation, answered)) = self.round.take() {
-            self.timing.last_poll = Some(Timestamp::now());
+            if !matches!(observation, Observation::Poll { host: HostOutcome::Skipped, .. }) {
+                self.timing.last_poll = Some(Timestamp::now());
+            }
             self.assess(observation, answered);
             if self.request().is_some() {
                 self.ask_at_once();
