@@ -336,6 +336,20 @@ async fn edits_do_not_postpone_polls() {
     assert!((4..=7).contains(&polls), "{polls} polls in 11 s at an interval of 2 s");
 }
 
+/// A shorter interval counts from its edit on, not from the next slot of the longer one.
+#[tokio::test]
+async fn a_shorter_interval_applies_at_once() {
+    let scene = Scene::new(1).await;
+    scene.server("a", 0, json!({"poll": {"interval": "24h"}})).await;
+    scene.until_online("a").await;
+    scene.fleet.reset_stats().await;
+    scene.patch_spec("a", json!({"poll": {"interval": "1s"}})).await;
+    eventually(Duration::from_secs(4) * 3, "three polls", async || {
+        scene.fleet.host_stats(0).await.count("/api/version") >= 3
+    })
+    .await;
+}
+
 /// An edit right after a change of the host does not make the new host wait for its slot.
 #[tokio::test]
 async fn an_edit_after_a_move_does_not_postpone_the_first_poll() {
