@@ -71,9 +71,9 @@ pub fn assess(
     let in_maintenance = maintenance(subject.spec, now.0).is_some();
 
     adopt(&mut memory, subject);
-    let mut listed_anew = false;
+    let mut answered = false;
     if let (Observation::Poll { host, agents, requested }, Ok(accepted)) = (observation, subject.acceptance) {
-        listed_anew = matches!(&host, HostOutcome::Online(report) if report.models.known().is_some());
+        answered = matches!(host, HostOutcome::Online(_));
         note_refusal(&mut memory, &host);
         observe_host(&mut memory, accepted, host, requested, &now, &mut transitions);
         agents::observe(
@@ -87,7 +87,8 @@ pub fn assess(
         pressure::observe(&mut memory, subject.plugins, subject.spec, &mut transitions);
     }
     agents::summarise(&mut memory, subject.plugins);
-    if listed_anew {
+    // Models in memory and agents may need more room than when the models on disk were listed.
+    if answered {
         inventory::make_room(&mut memory);
     }
     let refusal = Err(Rejected {
