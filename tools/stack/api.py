@@ -70,8 +70,8 @@ class Watch:
                 connection.request("GET", f"{Api.SERVERS}?watch=1&resourceVersion={self._version}")
                 for line in connection.getresponse():
                     self._see(json.loads(line)["object"])
-            except (OSError, http.client.HTTPException, ValueError):
-                # The server ends a watch every few minutes; the next one goes on from the last object.
+            except (OSError, http.client.HTTPException, ValueError, KeyError):
+                # The server ends a watch every few minutes, and answers otherwise while it stops: go on from the last object.
                 time.sleep(0.05)
 
     def _see(self, server):
