@@ -1,6 +1,6 @@
 //! Failures of the API server: one class a failure, and the class decides metric and retry.
 
-use kube::Error;
+use kube::{Error, core::Status};
 
 /// What a failed call means for the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +21,9 @@ impl ApiFailure {
     pub fn of(error: &Error) -> Self {
         match error {
             Error::Api(status) => match status.code {
+                // A server that is just starting answers 404 for every kind that it does not serve yet; only one that
+                // names the object knows that it is gone.
+                404 if status.reason != "NotFound" || names_nothing(status) => Self::Unavailable,
                 404 | 410 => Self::Gone,
                 409 => Self::Conflict,
                 401 | 403 => Self::Forbidden,
@@ -40,5 +43,30 @@ impl ApiFailure {
             Self::Forbidden => "forbidden",
             Self::Refused => "refused",
         }
+    }
+}
+
+fn names_nothing(status: &Status) -> bool {
+    status.details.as_ref().is_none_or(|details| details.name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::{Value, json};
+
+    #[rstest]
+    #[case::the_object_is_gone(json!({"code": 404, "reason": "NotFound", "details": {"name": "a", "kind": "ollamaservers"}}), ApiFailure::Gone)]
+    #[case::the_kind_is_not_served_yet(json!({"code": 404, "reason": "NotFound", "details": {}}), ApiFailure::Unavailable)]
+    #[case::plain_text(json!({"code": 404, "reason": "Failed to parse error data"}), ApiFailure::Unavailable)]
+    #[case::conflict(json!({"code": 409, "reason": "Conflict"}), ApiFailure::Conflict)]
+    #[case::forbidden(json!({"code": 403, "reason": "Forbidden"}), ApiFailure::Forbidden)]
+    #[case::invalid(json!({"code": 422, "reason": "Invalid"}), ApiFailure::Refused)]
+    #[case::too_many(json!({"code": 429, "reason": "TooManyRequests"}), ApiFailure::Unavailable)]
+    #[case::overloaded(json!({"code": 503, "reason": "ServiceUnavailable"}), ApiFailure::Unavailable)]
+    fn every_answer_has_a_class(#[case] status: Value, #[case] class: ApiFailure) {
+        let status: Status = serde_json::from_value(status).unwrap();
+        assert_eq!(ApiFailure::of(&Error::Api(Box::new(status))), class);
     }
 }
