@@ -18,7 +18,8 @@ pub struct Reach {
     verdict: Truth,
     failures: u32,
     successes: u32,
-    /// Class of the first failure of the running row; it is named while the verdict is still open.
+    /// Class of the first failure of the running row; it is named while the verdict is still open. As long as there is
+    /// one, the host is in doubt.
     first: Option<Failure>,
     /// Class of the last failure; it is the reason once the host is down.
     last: Option<Failure>,
@@ -50,7 +51,7 @@ impl Reach {
             (verdict @ Truth::True, "ProbeFailing") => {
                 let first =
                     Failure::ALL.into_iter().find(|class| reachable.message == probe_failing_message(*class));
-                Self { verdict, failures: failures.max(1), successes: 0, first, last: first }
+                Self { verdict, failures, successes: 0, first, last: first }
             }
             (verdict @ Truth::True, _) => Self { verdict, ..Self::default() },
             (verdict @ Truth::False, _) => {
@@ -75,10 +76,10 @@ impl Reach {
         }
     }
 
-    /// A requested poll that fails is a failure, but does not bring the verdict closer.
+    /// A requested poll that fails casts doubt, but does not bring the verdict closer.
     pub fn failed(&mut self, failure: Failure, threshold: u32, requested: bool) -> Change {
         self.successes = 0;
-        if !requested || self.failures == 0 {
+        if !requested {
             self.failures = self.failures.saturating_add(1);
         }
         self.first = self.first.or(Some(failure));
@@ -99,7 +100,7 @@ impl Reach {
     }
 
     pub fn is_up(&self) -> bool {
-        self.verdict == Truth::True && self.failures == 0
+        self.verdict == Truth::True && self.first.is_none()
     }
 
     pub fn is_down(&self) -> bool {
@@ -107,11 +108,11 @@ impl Reach {
     }
 
     pub fn is_pending(&self) -> bool {
-        self.verdict == Truth::Unknown && self.failures == 0
+        self.verdict == Truth::Unknown && self.first.is_none()
     }
 
     pub fn is_failing(&self) -> bool {
-        self.failures > 0 || self.verdict == Truth::False
+        self.first.is_some() || self.verdict == Truth::False
     }
 
     pub fn failures(&self) -> u32 {
@@ -133,9 +134,7 @@ impl Reach {
             (verdict @ Truth::False, _, None) => {
                 (verdict, Failure::Timeout.reason(), Failure::Timeout.text().to_owned())
             }
-            (verdict, Some(first), _) if self.failures > 0 => {
-                (verdict, "ProbeFailing", probe_failing_message(first))
-            }
+            (verdict, Some(first), _) => (verdict, "ProbeFailing", probe_failing_message(first)),
             (Truth::True, ..) => (Truth::True, "Online", "the host answers".to_owned()),
             (Truth::Unknown, ..) => {
                 (Truth::Unknown, "Pending", "the host has not been polled yet".to_owned())

@@ -494,7 +494,18 @@ fn a_requested_poll_that_fails_does_not_bring_the_verdict_closer() {
         scene.step(Observation::Poll { host: failed(Failure::Timeout), agents: Vec::new(), requested: true });
     }
     assert_eq!(scene.ready(), ("True", "ProbeFailing"));
-    scene.poll(failed(Failure::Timeout));
+    assert_eq!(scene.memory.status.consecutive_failures, Some(0));
+    assert_eq!(scene.poll(failed(Failure::Timeout)), []);
+    assert_eq!(scene.poll(failed(Failure::Timeout)), []);
+    assert_eq!(scene.poll(failed(Failure::Timeout)).len(), 1);
+}
+
+#[test]
+fn a_requested_poll_is_no_verdict_even_where_one_failure_is() {
+    let mut scene = Scene::new(json!({"poll": {"failureThreshold": 1}}));
+    scene.poll(online());
+    scene.step(Observation::Poll { host: failed(Failure::Timeout), agents: Vec::new(), requested: true });
+    assert_eq!(scene.ready(), ("True", "ProbeFailing"));
     assert_eq!(scene.poll(failed(Failure::Timeout)).len(), 1);
 }
 
