@@ -19,7 +19,7 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use std::{io, sync::Arc};
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
 /// Why the operator cannot run. Nothing of this passes by itself, so the process ends and says so.
@@ -63,7 +63,8 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     tracing::info!(health = %addresses.health, api = %addresses.main, tls = addresses.tls, "listening");
     // The listeners outlive the rest, so that a probe during shutdown still gets an answer.
     let listeners_shutdown = CancellationToken::new();
-    let listeners = tokio::spawn(serving.run(listeners_shutdown.clone()));
+    let mut listeners = JoinSet::new();
+    listeners.spawn(serving.run(listeners_shutdown.clone()));
 
     let writer = StatusWriter::new(client.clone(), Arc::clone(&metrics));
     let events = EventQueue::new(client.clone(), Arc::clone(&metrics));
@@ -92,20 +93,31 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let fleet = Fleet::new(context, &namespaces, servers);
 
     if matches!(wait_for_crds(&client, &namespaces, &crds, &shutdown).await, CrdGate::Open) {
-        let plugin_controller = tokio::spawn(plugin_controller.run(namespaces.clone(), shutdown.clone()));
-        let fleet = tokio::spawn(fleet.run(namespaces, shutdown.clone()));
+        let mut controllers = JoinSet::new();
+        controllers.spawn(plugin_controller.run(namespaces.clone(), shutdown.clone()));
+        controllers.spawn(fleet.run(namespaces, shutdown.clone()));
         // The writers end last: what the controllers published is still sent.
         let writers_shutdown = CancellationToken::new();
-        let writer = tokio::spawn(writer.run(writers_shutdown.clone()));
-        let events = tokio::spawn(events.run(writers_shutdown.clone()));
-        fleet.await?;
-        plugin_controller.await?;
+        let mut writers = JoinSet::new();
+        writers.spawn(writer.run(writers_shutdown.clone()));
+        writers.spawn(events.run(writers_shutdown.clone()));
+        // Whatever of this ends by a bug ends the process: half an operator would look well and write nothing.
+        while !controllers.is_empty() {
+            tokio::select! {
+                Some(ended) = controllers.join_next() => ended?,
+                Some(ended) = writers.join_next() => ended?,
+                Some(ended) = listeners.join_next() => ended?,
+            }
+        }
         writers_shutdown.cancel();
-        writer.await?;
-        events.await?;
+        while let Some(ended) = writers.join_next().await {
+            ended?;
+        }
     }
     listeners_shutdown.cancel();
-    listeners.await?;
+    while let Some(ended) = listeners.join_next().await {
+        ended?;
+    }
     tracing::info!("stopped");
     Ok(())
 }

@@ -198,7 +198,8 @@ pub struct Value {
     #[serde(default, rename = "type")]
     pub type_: ValueType,
 
-    /// RFC 9535 JSONPath expressions; the first that matches anything counts. Example: `["$.temperatures.gpu"]`.
+    /// RFC 9535 JSONPath expressions; the first that matches anything counts. At most two of `..`, `*`, slices and
+    /// filters in one, 32 selectors, no functions. Example: `["$.temperatures.gpu"]`.
     #[schemars(length(min = 1, max = 8), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     #[x_kube(validation = rules::json_path())]
     pub json_paths: Vec<String>,

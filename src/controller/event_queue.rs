@@ -159,7 +159,11 @@ impl State {
         if self.whole_at.len() > 2 * QUEUE_MAX {
             self.whole_at.retain(|_, whole_at| *whole_at > now);
         }
-        let uid = queued.regarding.uid.clone().unwrap_or_default();
+        let mut uid = queued.regarding.uid.clone().unwrap_or_default();
+        if queued.urgent {
+            // A pace of its own: that a host is gone does not wait behind what was told of its models.
+            uid.push('!');
+        }
         let whole_at = self.whole_at.entry(uid).or_insert(now);
         if whole_at.saturating_duration_since(now) > REFILL * (BURST + HELD_MAX - 1) {
             return false;

@@ -6,6 +6,7 @@
 
 use super::api_failure::ApiFailure;
 use crate::{api::MANAGER, metrics::Metrics};
+use futures::FutureExt;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use kube::{
     Api, Client,
@@ -15,6 +16,7 @@ use serde_json::{Value, json};
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     num::NonZeroU32,
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -270,7 +272,12 @@ impl Drive {
         let Some(job) = self.shared.lock().next() else { return false };
         let shared = Arc::clone(&self.shared);
         self.running.spawn(async move {
-            let outcome = write(&shared.client, &shared.metrics, &job).await;
+            let attempt = AssertUnwindSafe(write(&shared.client, &shared.metrics, &job)).catch_unwind();
+            // A bug loses this one status, and not its object's place in the queue.
+            let outcome = attempt.await.unwrap_or_else(|_| {
+                shared.metrics.panicked();
+                Outcome::Dropped
+            });
             (job, outcome)
         });
         true

@@ -3,7 +3,7 @@
 //! What is missing or null is absent and never 0. Only numbers and booleans come through; text only as a parsed time
 //! or host name, so that an agent does not become a way to read other services.
 
-use super::readings::Readings;
+use super::{path_cost, readings::Readings};
 use crate::api::{
     fleet_plugin::{Reading, Reduce, Value as ValueSpec, ValueType},
     server_status::{PLUGIN_VALUES_MAX, Scalar},
@@ -96,6 +96,14 @@ impl CompiledValues {
 fn compile_one(spec: &ValueSpec) -> Result<CompiledValue, ValueError> {
     let mut paths = Vec::with_capacity(spec.json_paths.len());
     for path in &spec.json_paths {
+        if let Some((position, message)) = path_cost::too_dear(path) {
+            return Err(ValueError::Path {
+                value: spec.name.clone(),
+                path: path.clone(),
+                position,
+                message: message.to_owned(),
+            });
+        }
         paths.push(JsonPath::parse(path).map_err(|error| ValueError::Path {
             value: spec.name.clone(),
             path: path.clone(),

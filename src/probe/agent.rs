@@ -3,7 +3,6 @@
 use super::{
     Failure, Lane, Prober,
     client::{BODY_MAX, Request},
-    resolve::ResolveError,
 };
 use crate::api::endpoint::Endpoint;
 use std::time::Duration;
@@ -21,19 +20,25 @@ pub struct AgentTarget {
 impl Prober {
     /// The body of the agent's answer, at most 1 MiB. `None`: no slot came free in time, so nothing was asked.
     pub async fn agent(&self, target: &AgentTarget) -> Option<Result<Vec<u8>, Failure>> {
-        let slot = timeout(target.timeout, self.limits.agent_slot(target.lane)).await.ok()?;
+        let deadline = Instant::now() + target.timeout;
+        let address = match timeout_at(deadline, self.address_of(&target.endpoint)).await {
+            Err(_) => return Some(Err(Failure::DnsFailed)),
+            Ok(Err(failure)) => return Some(Err(failure)),
+            Ok(Ok(address)) => address,
+        };
+        // An agent's port may be the host's own, which is asked by one at a time.
+        let waiting = async {
+            let turn = self.limits.turn(address, target.endpoint.port).await;
+            self.limits.agent_slot(target.lane).await.map(|slot| (turn, slot))
+        };
+        let (turn, slot) = timeout(target.timeout, waiting).await.ok()??;
         let deadline = Instant::now() + target.timeout;
         let result = timeout_at(deadline, self.read(target)).await.unwrap_or(Err(Failure::Timeout));
-        drop(slot);
+        drop((turn, slot));
         Some(result)
     }
 
     async fn read(&self, target: &AgentTarget) -> Result<Vec<u8>, Failure> {
-        // Checked here so that a refused name is told apart from one that does not exist.
-        self.resolver.resolve(&target.endpoint.host).await.map_err(|error| match error {
-            ResolveError::NotAllowed(_) => Failure::AddressNotAllowed,
-            ResolveError::Lookup(_) => Failure::DnsFailed,
-        })?;
         let request = Request {
             endpoint: &target.endpoint,
             path: &target.path,

@@ -37,6 +37,9 @@ use resolve::{CheckedResolver, ResolveError};
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 
+/// Longest wait for a turn and a slot, whatever the interval: a poll that has not begun by then is skipped.
+const PATIENCE_MAX: Duration = Duration::from_secs(30);
+
 /// One host to be polled, and how.
 #[derive(Clone, Debug)]
 pub struct HostTarget {
@@ -86,10 +89,7 @@ impl Prober {
 
     /// Polls one host. Waiting for a slot and for the turn does not count against the host's deadline.
     pub async fn host(&self, target: &HostTarget) -> HostOutcome {
-        let started = Instant::now();
-        let Ok(slot) = timeout(target.patience, self.limits.host_slot(target.lane)).await else {
-            return HostOutcome::Skipped;
-        };
+        let patience = target.patience.min(PATIENCE_MAX);
         let deadline = Instant::now() + target.timeout;
         let address = match timeout_at(deadline, self.address_of(&target.endpoint)).await {
             Err(_) => return HostOutcome::Failed(Failure::DnsFailed),
@@ -97,8 +97,12 @@ impl Prober {
             Ok(Ok(address)) => address,
         };
         let before = Instant::now();
-        let patience = target.patience.saturating_sub(started.elapsed());
-        let Ok(turn) = timeout(patience, self.limits.turn(address, target.endpoint.port)).await else {
+        // The turn first: whoever waits for one address must not hold a slot that another could use.
+        let waiting = async {
+            let turn = self.limits.turn(address, target.endpoint.port).await;
+            self.limits.host_slot(target.lane).await.map(|slot| (turn, slot))
+        };
+        let Ok(Some((turn, slot))) = timeout(patience, waiting).await else {
             return HostOutcome::Skipped;
         };
         let deadline = deadline + before.elapsed();

@@ -349,23 +349,46 @@ struct Words(Option<Vec<String>>);
 
 impl<'de> Deserialize<'de> for Words {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum ListOrAny {
-            List(Vec<Scalar>),
-            Any(IgnoredAny),
-        }
-        Ok(Self(match ListOrAny::deserialize(deserializer)? {
-            ListOrAny::List(words) => {
-                let words: Vec<String> = words
-                    .iter()
-                    .filter_map(|word| word.word(SHORT_WORD_MAX))
-                    .take(CAPABILITIES_MAX)
-                    .collect();
-                (!words.is_empty()).then_some(words)
+        struct WordsVisitor;
+        impl<'de> Visitor<'de> for WordsVisitor {
+            type Value = Words;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("anything")
             }
-            ListOrAny::Any(_) => None,
-        }))
+            fn visit_bool<E>(self, _: bool) -> Result<Words, E> {
+                Ok(Words(None))
+            }
+            fn visit_unit<E>(self) -> Result<Words, E> {
+                Ok(Words(None))
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Words, E> {
+                Ok(Words(None))
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Words, E> {
+                Ok(Words(None))
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Words, E> {
+                Ok(Words(None))
+            }
+            fn visit_str<E>(self, _: &str) -> Result<Words, E> {
+                Ok(Words(None))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Words, A::Error> {
+                let mut words = Vec::new();
+                while words.len() < CAPABILITIES_MAX
+                    && let Some(word) = seq.next_element::<Scalar>()?
+                {
+                    words.extend(word.word(SHORT_WORD_MAX));
+                }
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Words((!words.is_empty()).then_some(words)))
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Words, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Words(None))
+            }
+        }
+        deserializer.deserialize_any(WordsVisitor)
     }
 }
 

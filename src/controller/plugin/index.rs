@@ -1,7 +1,10 @@
 //! The accepted plugins, ready to be asked, by namespace.
 
 use crate::{
-    api::endpoint::{Endpoint, Scheme},
+    api::{
+        endpoint::{Endpoint, Scheme},
+        server_status::PLUGINS_MAX,
+    },
     plugins::values::CompiledValues,
 };
 use kube::core::{Selector, SelectorExt};
@@ -58,9 +61,9 @@ pub struct PluginIndex {
 }
 
 impl PluginIndex {
-    /// The plugins that select a server with these labels, oldest first.
+    /// The plugins that select a server with these labels, oldest first. No more are asked than status can list.
     pub fn selecting(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<Arc<ActivePlugin>> {
         let plugins = self.by_namespace.get(namespace).map(Vec::as_slice).unwrap_or_default();
-        plugins.iter().filter(|plugin| plugin.selector.matches(labels)).cloned().collect()
+        plugins.iter().filter(|plugin| plugin.selector.matches(labels)).take(PLUGINS_MAX).cloned().collect()
     }
 }

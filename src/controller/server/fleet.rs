@@ -4,6 +4,7 @@ use super::{assess::Memory, live::Place, publish::Publisher, task::ServerTask};
 use crate::{
     api::{OllamaServer, OllamaServerStatus, condition},
     controller::{
+        api_failure::ApiFailure,
         context::Context,
         status_writer::{Kind, Target, Urgency, seen},
         streams,
@@ -247,8 +248,12 @@ async fn current_status(client: &Client, target: &Target) -> Option<OllamaServer
     let api: Api<OllamaServer> = Api::namespaced(client.clone(), &target.namespace);
     loop {
         tokio::time::sleep(RESTART_PAUSE).await;
-        if let Ok(Ok(object)) = tokio::time::timeout(RESTART_PAUSE, api.get(&target.name)).await {
-            return object.status.filter(|_| object.metadata.uid.as_deref() == Some(target.uid.as_str()));
+        match tokio::time::timeout(RESTART_PAUSE, api.get(&target.name)).await {
+            Ok(Ok(object)) => {
+                return object.status.filter(|_| object.metadata.uid.as_deref() == Some(target.uid.as_str()));
+            }
+            Ok(Err(error)) if ApiFailure::of(&error) == ApiFailure::Gone => return None,
+            _ => {}
         }
     }
 }

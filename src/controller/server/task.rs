@@ -277,6 +277,10 @@ impl ServerTask {
             HostOutcome::Skipped => self.context.metrics.poll_skipped(),
             HostOutcome::Online(_) => {}
         }
+        if !matches!(outcome, HostOutcome::Online(_)) {
+            // It was not asked for its models, so it is when it is back.
+            self.timing.last_models = None;
+        }
         self.round.host_answered(outcome, Instant::now() + AGENT_GRACE);
         self.finish_round_if_complete();
     }

@@ -56,9 +56,10 @@ impl Misses {
 
 /// Takes over what the host said. What it did not say stays as it was known.
 pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Transition>) {
-    count(&mut memory.misses.version, &report.version);
-    count(&mut memory.misses.models, &report.models);
-    count(&mut memory.misses.loaded, &report.loaded);
+    let Memory { status, misses, .. } = memory;
+    count(&mut misses.version, &report.version, status.version.is_some());
+    count(&mut misses.models, &report.models, status.models.is_some());
+    count(&mut misses.loaded, &report.loaded, status.loaded_models.is_some());
     let status = memory.status_mut();
     if let Part::Known(version) = report.version {
         if let Some(from) = status.version.take().filter(|from| *from != version) {
@@ -101,8 +102,10 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
     }
 }
 
-fn count<T>(misses: &mut u32, part: &Part<T>) {
+/// An endpoint that was there and now is not fails like any other; one that never was is an old version's.
+fn count<T>(misses: &mut u32, part: &Part<T>, was_there: bool) {
     match part {
+        Part::Missing if was_there => *misses = misses.saturating_add(1),
         Part::Failed(_) => *misses = misses.saturating_add(1),
         Part::Known(_) | Part::Missing => *misses = 0,
         Part::NotAsked => {}

@@ -21,6 +21,8 @@ pub struct Memory {
     pub(super) misses: Misses,
     pub(super) pressures: Pressures,
     pub(super) agents: BTreeMap<String, AgentMemory>,
+    /// The host's last turn never came: no slot was free, or others kept asking the same address.
+    pub(super) skipped: bool,
     /// The last lookup of the host's name led to a refused address.
     pub(super) refused: bool,
     /// When the machine started, as of the last time that the host was up; it outlives the readings.
@@ -47,6 +49,7 @@ impl Memory {
             pressures: Pressures::from_conditions(&status.conditions),
             agents: AgentMemory::from_status(&status),
             refused: false,
+            skipped: false,
             boot_time: seed.as_ref().and_then(|seed| seed.boot_time),
             readings: seed.clone().unwrap_or_default(),
             seed,

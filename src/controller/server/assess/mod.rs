@@ -75,6 +75,7 @@ pub fn assess(
     if let (Observation::Poll { host, agents, requested }, Ok(accepted)) = (observation, subject.acceptance) {
         answered = matches!(host, HostOutcome::Online(_));
         note_refusal(&mut memory, &host);
+        memory.skipped = host == HostOutcome::Skipped;
         observe_host(&mut memory, accepted, host, requested, &now, &mut transitions);
         agents::observe(
             &mut memory,
@@ -87,6 +88,7 @@ pub fn assess(
         pressure::observe(&mut memory, subject.plugins, subject.spec, &mut transitions);
     }
     agents::summarise(&mut memory, subject.plugins);
+    pressure::forget_unknown(&mut memory, subject.spec);
     // Models in memory and agents may need more room than when the models on disk were listed.
     if answered {
         inventory::make_room(&mut memory);
@@ -101,7 +103,10 @@ pub fn assess(
         transitions.push(Transition::ServerOffline(memory.reach.failure()));
     }
     memory.status_mut().observed_generation = subject.generation;
-    memory.status_mut().last_heartbeat_time = Some(now.clone());
+    // Where the host's turn never came nothing is confirmed, and the status grows stale as it should.
+    if !memory.skipped || memory.status.last_heartbeat_time.is_none() {
+        memory.status_mut().last_heartbeat_time = Some(now.clone());
+    }
     memory.status_mut().consecutive_failures = i32::try_from(memory.reach.failures()).ok();
     memory.status_mut().last_handled_requested_at =
         subject.requested_at.map(|value| clean(value, REQUESTED_AT_MAX));

@@ -168,6 +168,14 @@ pub fn observe(
     }
 }
 
+/// A pressure goes with its reading, also where nobody is polled.
+pub fn forget_unknown(memory: &mut Memory, spec: &OllamaServerSpec) {
+    if !still_pending(memory) {
+        let readings = &memory.readings;
+        memory.pressures.0.retain(|sensor, _| judge(*sensor, readings, &spec.thresholds).is_some());
+    }
+}
+
 /// What the agents have said.
 #[derive(Default)]
 struct Known {

@@ -51,6 +51,8 @@ impl Reach {
             (verdict @ Truth::True, "ProbeFailing") => {
                 let first =
                     Failure::ALL.into_iter().find(|class| reachable.message == probe_failing_message(*class));
+                // In doubt all the same, if the message is another version's.
+                let first = first.or(Some(Failure::Timeout));
                 Self { verdict, failures, successes: 0, first, last: first }
             }
             (verdict @ Truth::True, _) => Self { verdict, ..Self::default() },

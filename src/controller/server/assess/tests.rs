@@ -510,6 +510,33 @@ fn a_requested_poll_is_no_verdict_even_where_one_failure_is() {
 }
 
 #[test]
+fn an_endpoint_that_goes_away_is_said_to_give_nothing() {
+    let mut scene = Scene::new(json!({}));
+    scene.poll(online());
+    let report =
+        HostReport { version: Part::Known("0.24.0".into()), models: Part::NotAsked, loaded: Part::Missing };
+    for _ in 0..3 {
+        scene.poll(HostOutcome::Online(report.clone()));
+    }
+    let ready = condition::find(&scene.memory.status.conditions, "Ready").unwrap();
+    assert!(ready.message.contains("loadedModels"), "{}", ready.message);
+}
+
+#[test]
+fn a_pressure_goes_with_its_plugin_also_while_suspended() {
+    let mut scene = Scene::new(json!({})).with_plugin("m");
+    for _ in 0..2 {
+        scene.poll_with(online(), vec![agent("m", &[(Reading::GpuTemperatureCelsius, 95)])]);
+    }
+    scene.spec.suspend = true;
+    scene.step(Observation::None);
+    assert_eq!(scene.condition("ThermalPressure"), Some(("True", "GPUOverheating")), "the last data is kept");
+    scene.plugins.clear();
+    scene.step(Observation::None);
+    assert_eq!((scene.condition("ThermalPressure"), &scene.memory.status.machine), (None, &None));
+}
+
+#[test]
 fn four_changes_in_ten_minutes_are_flapping_and_ten_quiet_minutes_are_not() {
     let mut scene = Scene::new(json!({"poll": {"failureThreshold": 1}}));
     scene.poll(online());
@@ -524,10 +551,15 @@ fn four_changes_in_ten_minutes_are_flapping_and_ten_quiet_minutes_are_not() {
 }
 
 #[test]
-fn a_skipped_poll_changes_nothing() {
+fn a_skipped_poll_changes_nothing_and_confirms_nothing() {
     let mut scene = Scene::new(json!({}));
     scene.poll(online());
+    let confirmed = scene.memory.status.last_heartbeat_time.clone();
     assert_eq!(scene.writes_of(|scene| assert_eq!(scene.poll(HostOutcome::Skipped), [])), 0);
+    scene.step(Observation::None);
+    assert_eq!(scene.memory.status.last_heartbeat_time, confirmed);
+    scene.poll(online());
+    assert_ne!(scene.memory.status.last_heartbeat_time, confirmed);
 }
 
 #[test]
