@@ -12,15 +12,22 @@ use kube::{
 use nix::sys::signal::Signal;
 use std::{
     env,
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, Stdio},
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{
+        Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 use tempfile::TempDir;
 
 /// Machines that run tests are busy.
 const START_LIMIT: Duration = Duration::from_mins(1);
+/// Ports of control planes that may be stopped: outside the range that others scan for a free one, or one of those
+/// would take the port while its owner is away.
+const OWN_PORTS: std::ops::Range<u16> = 28_000..29_000;
 /// Its own promise is ten seconds.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
 
@@ -30,6 +37,8 @@ const STOP_LIMIT: Duration = Duration::from_secs(20);
 pub struct ControlPlane {
     kubeconfig: PathBuf,
     folder: TempDir,
+    /// Kept over stops; `None`: chosen by itself, or by somebody else.
+    port: Option<u16>,
     /// `None`: an existing cluster, or stopped.
     process: Mutex<Option<Process>>,
     existing: bool,
@@ -44,8 +53,13 @@ impl ControlPlane {
             if env::var_os("USE_CLUSTER").is_some_and(|value| value == "1") {
                 let kubeconfig = env::var_os("KUBECONFIG").expect("USE_CLUSTER=1 needs KUBECONFIG");
                 let folder = TempDir::new().unwrap();
-                let cluster =
-                    Self { kubeconfig: kubeconfig.into(), folder, process: Mutex::new(None), existing: true };
+                let cluster = Self {
+                    kubeconfig: kubeconfig.into(),
+                    folder,
+                    port: None,
+                    process: Mutex::new(None),
+                    existing: true,
+                };
                 cluster.install_crds();
                 return cluster;
             }
@@ -68,8 +82,13 @@ impl ControlPlane {
     fn run_in(shared: bool) -> Self {
         let folder = tempfile::Builder::new().prefix("control-plane-").tempdir().unwrap();
         let data = folder.path().join("data");
-        let own =
-            Self { kubeconfig: data.join("kubeconfig"), folder, process: Mutex::new(None), existing: false };
+        let own = Self {
+            kubeconfig: data.join("kubeconfig"),
+            folder,
+            port: (!shared).then(own_port),
+            process: Mutex::new(None),
+            existing: false,
+        };
         if shared {
             // Nothing drops a static: the shell outlives the test process by the time that the control plane needs
             // to stop, and then removes the folder.
@@ -88,6 +107,9 @@ impl ControlPlane {
     pub fn start_again(&self) {
         let mut command = Command::new(binaries::control_plane());
         command.arg("serve").arg("--data-dir").arg(self.data()).arg("--exit-with-stdin");
+        if let Some(port) = self.port {
+            command.arg(format!("--port={port}"));
+        }
         self.launch(command);
     }
 
@@ -160,6 +182,18 @@ impl ControlPlane {
     fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
+}
+
+/// A free port that no other control plane of this process gets; another process begins elsewhere in the range.
+fn own_port() -> u16 {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let begin = usize::try_from(std::process::id()).unwrap() * 37;
+    (0..OWN_PORTS.len())
+        .filter_map(|_| {
+            OWN_PORTS.clone().nth((begin + NEXT.fetch_add(1, Ordering::Relaxed)) % OWN_PORTS.len())
+        })
+        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+        .expect("a free port for a control plane")
 }
 
 impl Drop for ControlPlane {
