@@ -255,8 +255,12 @@ mod tests {
         gate.close("again");
         let absent = apiserver(|_| failure(404, "NotFound"));
         let stop = async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            assert!(readiness.snapshot().waiting_for[0].detail.ends_with("is not installed"));
+            let said = || readiness.snapshot().waiting_for[0].detail.ends_with("is not installed");
+            let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+            while !said() && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            assert!(said());
             shutdown.cancel();
         };
         let (ended, ()) = tokio::join!(wait_for_crds(&absent, &[], &gate, &shutdown), stop);
