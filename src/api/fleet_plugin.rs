@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, LabelSelector};
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// What extends the operator: an HTTP endpoint that is read on every selected server of the same namespace.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
     category = "ollama-fleet",
     namespaced,
     status = "FleetPluginStatus",
+    validation = rules::plugin_name(),
     doc = "Extends the fleet: an Agent plugin is an HTTP endpoint that the operator reads on every selected server of the same namespace, beside its own poll.",
     printcolumn(name = "Type", type_ = "string", json_path = ".spec.type"),
     printcolumn(name = "Version", type_ = "string", json_path = ".status.installedVersion"),
@@ -85,6 +87,10 @@ pub struct FleetPluginSpec {
     #[serde(default)]
     pub suspend: bool,
 
+    /// What must be there for it to work; while it is not, the plugin is Inactive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dependencies: Option<Dependencies>,
+
     /// How to read the endpoint; required for type Agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
@@ -112,6 +118,21 @@ pub struct Author {
     pub url: Option<String>,
 }
 
+/// What a plugin needs. Ranges are those of npm: `^1.2`, `~1.2`, `>=1 <3`, `1.x`, `1 || 2`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct Dependencies {
+    /// Versions of the operator that it works with. Example: `>=0.1 <1`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128))]
+    #[x_kube(validation = rules::version_range("platform"))]
+    pub platform: Option<String>,
+    /// Other plugins of this namespace that must be Active, with the versions that will do. Example: `{metrics-core: ">=2"}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "plugin_ranges_schema")]
+    #[x_kube(validation = rules::plugin_range_names(), validation = rules::plugin_ranges())]
+    pub plugins: BTreeMap<String, String>,
+}
+
 /// An HTTP endpoint on each selected server, and what of its answer is kept.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
@@ -135,7 +156,8 @@ pub struct Agent {
     #[serde(default)]
     pub scheme: AgentScheme,
 
-    /// How the answer is read. `Auto` and `JSON` read JSON. Default: `Auto`.
+    /// How the answer is read: `JSON`, or `Prometheus`, its text exposition format. `Auto` goes by the answer's
+    /// Content-Type, and by its first character where that does not tell. Default: `Auto`.
     #[serde(default)]
     pub format: AgentFormat,
 
@@ -164,6 +186,12 @@ pub struct Agent {
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     #[x_kube(validation = rules::unique_value_names())]
     pub values: Vec<Value>,
+
+    /// What is worth a condition or an Event on the server, judged at each answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
+    #[x_kube(validation = rules::unique_rule_names())]
+    pub rules: Vec<PluginRule>,
 }
 
 /// The transport of an agent.
@@ -182,11 +210,13 @@ pub enum AgentFormat {
     Auto,
     #[serde(rename = "JSON")]
     Json,
+    Prometheus,
 }
 
-/// One value taken from an agent's answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+/// One value taken from an agent's answer: by exactly one of jsonPaths, metric and expression.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(validation = rules::one_source(), validation = rules::rate_needs_numbers(), validation = rules::label_is_for_hostnames())]
 pub struct Value {
     /// Name of the value in status and metrics, lowerCamelCase. Example: `gpuTemperature`.
     #[schemars(length(max = 63))]
@@ -200,15 +230,33 @@ pub struct Value {
 
     /// RFC 9535 JSONPath expressions; the first that matches anything counts. At most two of `..`, `*`, slices and
     /// filters in one, 32 selectors, no functions. Example: `["$.temperatures.gpu"]`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 8), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     #[x_kube(validation = rules::json_path())]
     pub json_paths: Vec<String>,
 
-    /// What becomes of several matches of one path: `First`, `Sum`, `Max` or `Min`. Default: `First`.
+    /// A metric of an answer in Prometheus' text format.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<Metric>,
+
+    /// A CEL expression over the values before this one, as they are published. Absent if one that it needs is absent.
+    /// Example: `values.diskTotal - values.diskFree`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub expression: Option<String>,
+
+    /// `true`: by how much the number grows a second, for counters. A counter that fell since the last answer, because
+    /// its program started anew, gives no value this time. Default: `false`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rate: bool,
+
+    /// What becomes of several matches of one path, or several series of one metric: `First`, `Sum`, `Max` or `Min`;
+    /// of their rates, if it is a rate. Default: `First`.
     #[serde(default)]
     pub reduce: Reduce,
 
-    /// Factor for numbers, as a quantity: `1Mi` turns MiB into bytes, `100m` is 0.1. Default: `1`.
+    /// Factor for numbers, as a quantity, applied before rounding: `1Mi` turns MiB into bytes, `100m` is 0.1.
+    /// Default: `1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = rules::quantity("multiplier", "1Mi, 1000 or 100m"))]
     pub multiplier: Option<Quantity>,
@@ -216,6 +264,82 @@ pub struct Value {
     /// The field of status.machine that this value fills. Example: `gpuTemperatureCelsius`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reading: Option<Reading>,
+}
+
+/// The series of one metric.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
+pub struct Metric {
+    /// Name of the metric. Example: `node_memory_MemAvailable_bytes`.
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = rules::metric_name())]
+    pub name: String,
+    /// Labels that a series must have, with exactly these values; an empty one is the same as none.
+    /// Example: `{mountpoint: /}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "labels_schema")]
+    pub labels: BTreeMap<String, String>,
+    /// The label whose text is the value; only for type Hostname. Example: `nodename`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 256))]
+    pub label: Option<String>,
+}
+
+/// What is worth telling about a server.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, KubeSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginRule {
+    /// Name of the rule, UpperCamelCase; the reason of its Events, and the end of its condition's type. Example: `QueueLong`.
+    #[schemars(length(max = 63))]
+    #[x_kube(validation = rules::rule_name())]
+    pub name: String,
+    /// A CEL expression that is true while the rule holds, over `values`, `previous` (the values of the answer before)
+    /// and `server`. Example: `values.queueDepth > 10 && server.loadedCount > 0`.
+    #[schemars(length(min = 1, max = 1024))]
+    pub when: String,
+    /// How long it must hold before it counts. Example: `5m`. Default: it counts at once.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 24))]
+    #[x_kube(validation = rules::duration("for", "1s", "24h", "5m"))]
+    pub for_: Option<String>,
+    /// `Condition`: a condition `<plugin>.plugins.ollama-fleet.io/<name>` on the server. `Event`: an Event when it
+    /// begins, and `<name>Resolved` when it ends. Default: `Condition`.
+    #[serde(default, rename = "as")]
+    pub as_: RuleOutcome,
+    /// `Info`, `Warning` or `Critical`; the reason of the condition. Events are of type Normal for `Info`, else Warning.
+    /// Default: `Warning`.
+    #[serde(default)]
+    pub severity: Severity,
+    /// What it means, in a sentence that says what to do.
+    #[schemars(length(min = 1, max = 256))]
+    #[x_kube(validation = rules::plain_text("message"))]
+    pub message: String,
+}
+
+/// What a rule makes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum RuleOutcome {
+    #[default]
+    Condition,
+    Event,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Severity {
+    Info,
+    #[default]
+    Warning,
+    Critical,
+}
+
+impl Severity {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Info => "Info",
+            Self::Warning => "Warning",
+            Self::Critical => "Critical",
+        }
+    }
 }
 
 /// The type of a value.
@@ -259,7 +383,7 @@ pub enum Reading {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct FleetPluginStatus {
-    /// `Active`; `Inactive`: suspended; `Error`: not accepted.
+    /// `Active`; `Inactive`: suspended, or something that it depends on is missing; `Error`: not accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub state: Option<String>,
@@ -274,6 +398,7 @@ pub struct FleetPluginStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub servers: Option<ServerCounts>,
     /// `Accepted`: the spec is usable. `Ready`: accepted, and no server matched or at least one healthy.
+    /// `RulesHealthy`, where it has rules: they can be judged on every server.
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
@@ -293,6 +418,26 @@ pub struct ServerCounts {
     /// Healthy of those that are asked. Example: `3/4`.
     #[schemars(length(max = 24))]
     pub summary: String,
+}
+
+/// Ranges of versions by the names of plugins.
+fn plugin_ranges_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "x-kubernetes-map-type": "atomic",
+        "maxProperties": 16,
+        "additionalProperties": { "type": "string", "maxLength": 128 }
+    })
+}
+
+/// Label values by their names.
+fn labels_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "x-kubernetes-map-type": "atomic",
+        "maxProperties": 8,
+        "additionalProperties": { "type": "string", "maxLength": 256 }
+    })
 }
 
 /// That of a Kubernetes label selector, with bounds; without them its rules would count as too expensive.

@@ -183,6 +183,14 @@ pub fn end_time() -> Rule {
     )
 }
 
+/// The name becomes a part of condition types and of the names of events, which have room for 63 characters of it.
+pub fn plugin_name() -> Rule {
+    rule(
+        "self.metadata.name.size() <= 63 && !self.metadata.name.contains('.')",
+        "the name of a FleetPlugin must be at most 63 lower case letters, digits and dashes, without dots",
+    )
+}
+
 pub fn needs_agent() -> Rule {
     rule(
         "self.type != 'Agent' || has(self.agent)",
@@ -231,6 +239,76 @@ pub fn unique_value_names() -> Rule {
     rule(
         "self.all(v, self.filter(w, w.name == v.name).size() == 1)",
         "two values have the same name; names must be unique within a plugin",
+    )
+}
+
+/// The set of malformed ranges is larger than what this refuses; the rest is found when the plugin is accepted.
+const VERSION_RANGE: &str = r"^[ 0-9A-Za-z.*~^<>=|+-]*$";
+
+pub fn version_range(field: &str) -> Rule {
+    rule(
+        matches(VERSION_RANGE),
+        format!(
+            "{field} must be a range of versions as npm writes them, without commas, for example >=0.1 <1 or ^1.2 || 2.x"
+        ),
+    )
+}
+
+pub fn plugin_range_names() -> Rule {
+    rule(
+        "self.all(name, name.matches('^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$') && name.size() <= 253)",
+        "a key of dependencies.plugins is the name of a FleetPlugin in this namespace, for example metrics-core",
+    )
+}
+
+pub fn plugin_ranges() -> Rule {
+    rule(
+        format!("self.all(name, self[name].matches(r'{VERSION_RANGE}'))"),
+        "a value of dependencies.plugins is a range of versions as npm writes them, without commas, for example >=2 or ^1.2",
+    )
+}
+
+pub fn one_source() -> Rule {
+    rule(
+        "(has(self.jsonPaths) ? 1 : 0) + (has(self.metric) ? 1 : 0) + (has(self.expression) ? 1 : 0) == 1",
+        "a value needs exactly one of jsonPaths, metric and expression, for example jsonPaths: [$.queue.depth]",
+    )
+}
+
+pub fn rate_needs_numbers() -> Rule {
+    rule(
+        "!has(self.rate) || !self.rate || (self.type == 'Integer' && !has(self.expression))",
+        "rate is for values of type Integer with jsonPaths or metric; remove it, or write the rate as a value of its own",
+    )
+    .field_path(".rate")
+}
+
+pub fn label_is_for_hostnames() -> Rule {
+    rule(
+        "!has(self.metric) || (has(self.metric.label) == (self.type == 'Hostname'))",
+        "metric.label is for values of type Hostname, which need it; the other types take the number of the series",
+    )
+    .field_path(".metric")
+}
+
+pub fn metric_name() -> Rule {
+    rule(
+        "!self.contains('{') && !self.contains('\"') && !self.contains(' ')",
+        "metric.name must be a name without labels or spaces; labels go into metric.labels",
+    )
+}
+
+pub fn unique_rule_names() -> Rule {
+    rule(
+        "self.all(v, self.filter(w, w.name == v.name).size() == 1)",
+        "two rules have the same name; names must be unique within a plugin",
+    )
+}
+
+pub fn rule_name() -> Rule {
+    rule(
+        matches("^[A-Z][A-Za-z0-9]{0,62}$"),
+        "the name of a rule must be UpperCamelCase, at most 63 letters and digits, for example QueueLong",
     )
 }
 

@@ -218,7 +218,7 @@ pub struct PluginReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub state: Option<String>,
-    /// Why it is in Error. Example: `ConnectionRefused`.
+    /// Why it is in Error, or `RuleFailed`. Example: `ConnectionRefused`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reason: Option<String>,
@@ -233,6 +233,10 @@ pub struct PluginReport {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "values_schema")]
     pub values: BTreeMap<String, Scalar>,
+    /// The rules that hold, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub active_rules: Vec<String>,
 }
 
 /// A value of a plugin as it stands in status: never free text.

@@ -208,6 +208,7 @@ fn report(plan: &AgentPlan, agent: Option<&AgentMemory>) -> PluginReport {
         message: failure.map(|failure| failure.text().to_owned()),
         last_success_time: agent.last_success.clone(),
         values: agent.values.clone(),
+        active_rules: Vec::new(),
     }
 }
 

@@ -166,8 +166,12 @@ fn same_loaded(new: &LoadedModel, old: &LoadedModel) -> bool {
 }
 
 fn same_plugin(new: &PluginReport, old: &PluginReport) -> bool {
-    let PluginReport { name, state, reason, message, last_success_time: _, values: _ } = new;
-    *name == old.name && *state == old.state && *reason == old.reason && *message == old.message
+    let PluginReport { name, state, reason, message, last_success_time: _, values: _, active_rules } = new;
+    *name == old.name
+        && *state == old.state
+        && *reason == old.reason
+        && *message == old.message
+        && *active_rules == old.active_rules
 }
 
 fn same_machine(new: Option<&Machine>, old: Option<&Machine>) -> bool {
