@@ -4,3 +4,4 @@ pub mod bounded_json;
 mod path_cost;
 pub mod readings;
 pub mod values;
+pub mod version_range;
