@@ -1,6 +1,8 @@
 //! Plugins: what a manifest means, and what an agent's answer says by it. Pure; nothing here talks to anybody.
 
 pub mod bounded_json;
+pub mod exposition;
 mod path_cost;
 pub mod readings;
 pub mod values;
+pub mod version_range;
