@@ -1,6 +1,7 @@
 //! Plugins: what a manifest means, and what an agent's answer says by it. Pure; nothing here talks to anybody.
 
 pub mod bounded_json;
+pub mod expression;
 mod path_cost;
 pub mod readings;
 pub mod values;
