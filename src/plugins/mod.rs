@@ -2,6 +2,7 @@
 
 pub mod bounded_json;
 pub mod exposition;
+pub mod expression;
 mod path_cost;
 pub mod readings;
 pub mod values;
