@@ -24,6 +24,7 @@ use std::{
 };
 
 mod fleet;
+mod plugins;
 
 /// Requests of a poll take milliseconds on a LAN and at most some seconds.
 const REQUEST_BUCKETS: [f64; 11] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];

@@ -6,6 +6,7 @@ pub const READY: &str = "Ready";
 pub const REACHABLE: &str = "Reachable";
 pub const ACCEPTED: &str = "Accepted";
 pub const PLUGINS_HEALTHY: &str = "PluginsHealthy";
+pub const RULES_HEALTHY: &str = "RulesHealthy";
 pub const STALLED: &str = "Stalled";
 pub const THERMAL_PRESSURE: &str = "ThermalPressure";
 pub const MEMORY_PRESSURE: &str = "MemoryPressure";

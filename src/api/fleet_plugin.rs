@@ -379,6 +379,25 @@ pub enum Reading {
     DiskUsedPercent,
 }
 
+impl Reading {
+    /// The name of the field.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hostname => "hostname",
+            Self::BootTime => "bootTime",
+            Self::CpuPercent => "cpuPercent",
+            Self::GpuPercent => "gpuPercent",
+            Self::CpuTemperatureCelsius => "cpuTemperatureCelsius",
+            Self::GpuTemperatureCelsius => "gpuTemperatureCelsius",
+            Self::MemoryTotal => "memoryTotal",
+            Self::MemoryAvailable => "memoryAvailable",
+            Self::DiskTotal => "diskTotal",
+            Self::DiskUsed => "diskUsed",
+            Self::DiskUsedPercent => "diskUsedPercent",
+        }
+    }
+}
+
 /// What the operator made of the plugin.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]

@@ -217,7 +217,7 @@ impl Shared {
     async fn send(&self, queued: Queued) -> bool {
         let event = Event {
             type_: if queued.text.warning { EventType::Warning } else { EventType::Normal },
-            reason: queued.text.reason.to_owned(),
+            reason: queued.text.reason.clone().into_owned(),
             note: Some(queued.text.note.chars().take(NOTE_MAX / 4).collect()),
             action: "Poll".to_owned(),
             secondary: queued.text.field_path.clone().map(|field_path| ObjectReference {
@@ -231,7 +231,7 @@ impl Shared {
                 return true;
             }
             Ok(Err(error)) => {
-                tracing::debug!(reason = queued.text.reason, %error, "Event not sent");
+                tracing::debug!(reason = &*queued.text.reason, %error, "Event not sent");
                 ApiFailure::of(&error)
             }
             Err(_) => ApiFailure::Unavailable,
@@ -262,7 +262,12 @@ mod tests {
     fn queued(uid: &str, urgent: bool) -> Queued {
         Queued {
             regarding: ObjectReference { uid: Some(uid.into()), ..ObjectReference::default() },
-            text: EventText { reason: "ModelLoaded", warning: false, note: String::new(), field_path: None },
+            text: EventText {
+                reason: "ModelLoaded".into(),
+                warning: false,
+                note: String::new(),
+                field_path: None,
+            },
             urgent,
         }
     }

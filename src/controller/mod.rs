@@ -3,6 +3,7 @@
 pub mod api_failure;
 pub mod context;
 pub mod event_queue;
+mod listing;
 pub mod plugin;
 pub mod server;
 pub mod status_writer;

@@ -1,24 +1,20 @@
 //! The series of each server, made from the live set when they are asked for.
 
+use super::plugins;
 use crate::{
-    api::{
-        condition,
-        fleet_plugin::Reading,
-        quantity::Quantity,
-        server_status::{LoadedModel, PluginReport},
-    },
+    api::{condition, fleet_plugin::Reading, quantity::Quantity, server_status::LoadedModel},
     controller::server::live::{Live, Snapshot},
 };
 use k8s_openapi::jiff::Timestamp;
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    encoding::{DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric},
     metrics::gauge::ConstGauge,
     registry::Unit,
 };
 use std::fmt;
 
-type Labels<'a> = Vec<(&'static str, &'a str)>;
+pub type Labels<'a> = Vec<(&'static str, &'a str)>;
 
 #[derive(Debug)]
 pub struct FleetCollector {
@@ -48,7 +44,7 @@ impl Collector for FleetCollector {
             &servers,
             |server, emit| {
                 for condition in &server.status.conditions {
-                    emit(vec![("type", &condition.type_), ("status", &condition.status)], 1)?;
+                    emit(vec![("type", &condition.type_), ("status", &condition.status)], 1i64)?;
                 }
                 Ok(())
             },
@@ -131,22 +127,7 @@ fn details(out: &mut Out<'_, '_>, servers: &[Snapshot]) -> fmt::Result {
     out.all(servers, "server_boot_timestamp_seconds", "When the machine started", None, |server| {
         server.readings.boot_time.map(Timestamp::as_second)
     })?;
-    out.series(
-        "plugin_up",
-        "1 if the plugin's agent answers on this server, 0 if not",
-        None,
-        servers,
-        |server, emit| {
-            for PluginReport { name, state, .. } in server.status.plugins.iter().flatten() {
-                match state.as_deref() {
-                    Some("Active") => emit(vec![("plugin", name)], 1)?,
-                    Some("Error") => emit(vec![("plugin", name)], 0)?,
-                    _ => {}
-                }
-            }
-            Ok(())
-        },
-    )
+    plugins::series(out, servers)
 }
 
 type ModelSeries = (&'static str, &'static str, fn(&LoadedModel) -> Option<i64>);
@@ -171,7 +152,7 @@ fn bytes(quantity: Option<&Quantity>) -> Option<i64> {
     i64::try_from(quantity?.bytes()?).ok()
 }
 
-fn count(servers: usize) -> i64 {
+pub fn count(servers: usize) -> i64 {
     i64::try_from(servers).unwrap_or(i64::MAX)
 }
 
@@ -186,12 +167,13 @@ impl Snapshot {
     }
 }
 
-struct Out<'a, 'e> {
+/// Where the series go.
+pub struct Out<'a, 'e> {
     encoder: &'a mut DescriptorEncoder<'e>,
 }
 
 impl Out<'_, '_> {
-    fn single(&mut self, name: &str, help: &str, value: i64) -> fmt::Result {
+    pub fn single(&mut self, name: &str, help: &str, value: i64) -> fmt::Result {
         let gauge = ConstGauge::new(value);
         let metric = self.encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
         gauge.encode(metric)
@@ -213,13 +195,13 @@ impl Out<'_, '_> {
     }
 
     /// Any number of series a server, told apart by more labels.
-    fn series<'s>(
+    pub fn series<'s, N: EncodeGaugeValue>(
         &mut self,
         name: &str,
         help: &str,
         unit: Option<&Unit>,
         servers: &'s [Snapshot],
-        each: impl Fn(&'s Snapshot, &mut dyn FnMut(Labels<'s>, i64) -> fmt::Result) -> fmt::Result,
+        each: impl Fn(&'s Snapshot, &mut dyn FnMut(Labels<'s>, N) -> fmt::Result) -> fmt::Result,
     ) -> fmt::Result {
         if servers.is_empty() {
             return Ok(());
@@ -241,9 +223,9 @@ impl Out<'_, '_> {
     }
 }
 
-fn encode_gauge(
+fn encode_gauge<N: EncodeGaugeValue>(
     labels: &impl EncodeLabelSet,
-    value: i64,
+    value: N,
     family: &mut prometheus_client::encoding::MetricEncoder<'_>,
 ) -> fmt::Result {
     ConstGauge::new(value).encode(family.encode_family(labels)?)

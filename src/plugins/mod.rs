@@ -1,9 +1,12 @@
 //! Plugins: what a manifest means, and what an agent's answer says by it. Pure; nothing here talks to anybody.
 
+pub mod answer;
 pub mod bounded_json;
+pub mod counters;
 pub mod exposition;
 pub mod expression;
 mod path_cost;
 pub mod readings;
+pub mod rules;
 pub mod values;
 pub mod version_range;

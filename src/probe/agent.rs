@@ -17,9 +17,18 @@ pub struct AgentTarget {
     pub lane: Lane,
 }
 
+/// What an agent answered.
+#[derive(Debug)]
+pub struct AgentAnswer {
+    pub content_type: Option<String>,
+    pub body: Vec<u8>,
+    /// When it was here, for rates.
+    pub came: std::time::Instant,
+}
+
 impl Prober {
-    /// The body of the agent's answer, at most 1 MiB. `None`: no slot came free in time, so nothing was asked.
-    pub async fn agent(&self, target: &AgentTarget) -> Option<Result<Vec<u8>, Failure>> {
+    /// The agent's answer, at most 1 MiB. `None`: no slot came free in time, so nothing was asked.
+    pub async fn agent(&self, target: &AgentTarget) -> Option<Result<AgentAnswer, Failure>> {
         let deadline = Instant::now() + target.timeout;
         let address = match timeout_at(deadline, self.address_of(&target.endpoint)).await {
             Err(_) => return Some(Err(Failure::DnsFailed)),
@@ -38,7 +47,7 @@ impl Prober {
         Some(result)
     }
 
-    async fn read(&self, target: &AgentTarget) -> Result<Vec<u8>, Failure> {
+    async fn read(&self, target: &AgentTarget) -> Result<AgentAnswer, Failure> {
         let request = Request {
             endpoint: &target.endpoint,
             path: &target.path,
@@ -52,7 +61,11 @@ impl Prober {
         match answer.status {
             // For an agent a missing path is a wrong port or endpoint.
             404 | 405 => Err(Failure::InvalidResponse),
-            _ => Ok(answer.success()?.body),
+            _ => answer.success().map(|answer| AgentAnswer {
+                content_type: answer.content_type,
+                body: answer.body,
+                came: Instant::now().into_std(),
+            }),
         }
     }
 }

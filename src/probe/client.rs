@@ -7,7 +7,9 @@ use crate::api::endpoint::Endpoint;
 use k8s_openapi::jiff::{Timestamp, fmt::rfc2822};
 use reqwest::{
     Client, StatusCode, Url,
-    header::{ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, DATE, HOST, HeaderMap, HeaderValue},
+    header::{
+        ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HOST, HeaderMap, HeaderValue,
+    },
     redirect,
 };
 use std::{sync::Arc, time::Duration};
@@ -22,6 +24,8 @@ const SUSPECT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Headers of one answer; Ollama and the known exporters send fewer than ten.
 const HEADERS_MAX: usize = 64;
+/// Longer ones tell nothing that the shorter do not.
+const CONTENT_TYPE_MAX: usize = 256;
 const USER_AGENT: &str = concat!("ollama-fleet-operator/", env!("CARGO_PKG_VERSION"));
 
 /// Which client a request goes through.
@@ -46,6 +50,7 @@ pub struct Answer {
     pub status: u16,
     /// The host's clock, from its Date header.
     pub date: Option<Timestamp>,
+    pub content_type: Option<String>,
     pub body: Vec<u8>,
 }
 
@@ -111,6 +116,7 @@ impl HttpClients {
             return Err(Failure::InvalidResponse);
         }
         let date = date_of(response.headers());
+        let content_type = content_type_of(response.headers());
         let announced = response.content_length().unwrap_or_default();
         if announced > request.body_max as u64 {
             return Err(Failure::ResponseTooLarge);
@@ -126,7 +132,7 @@ impl HttpClients {
                 body.extend_from_slice(&chunk);
             }
         }
-        Ok(Answer { status: status.as_u16(), date, body })
+        Ok(Answer { status: status.as_u16(), date, content_type, body })
     }
 }
 
@@ -165,6 +171,11 @@ fn body_failure(error: &reqwest::Error) -> Failure {
 
 fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+}
+
+fn content_type_of(headers: &HeaderMap) -> Option<String> {
+    let text = headers.get(CONTENT_TYPE)?.to_str().ok()?;
+    (text.len() <= CONTENT_TYPE_MAX).then(|| text.to_owned())
 }
 
 fn date_of(headers: &HeaderMap) -> Option<Timestamp> {

@@ -20,7 +20,7 @@ pub mod text;
 mod tls;
 mod wire;
 
-pub use agent::AgentTarget;
+pub use agent::{AgentAnswer, AgentTarget};
 pub use client::{ClientError, Lane};
 pub use failure::Failure;
 

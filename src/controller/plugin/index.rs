@@ -3,13 +3,14 @@
 use crate::{
     api::{
         endpoint::{Endpoint, Scheme},
+        fleet_plugin::AgentFormat,
         server_status::PLUGINS_MAX,
     },
-    plugins::values::CompiledValues,
+    plugins::{rules::CompiledRule, values::CompiledValues},
 };
 use kube::core::{Selector, SelectorExt};
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
     time::Duration,
 };
@@ -26,7 +27,9 @@ pub struct ActivePlugin {
     /// `None`: at every poll.
     pub interval: Option<Duration>,
     pub timeout: Duration,
+    pub format: AgentFormat,
     pub values: CompiledValues,
+    pub rules: Arc<[CompiledRule]>,
 }
 
 impl ActivePlugin {
@@ -52,12 +55,15 @@ impl ActivePlugin {
 }
 
 /// The accepted plugins of every namespace, oldest first.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct PluginIndex {
     /// Whether the plugins have been listed at all. Before that nobody knows which plugins a server has, and a status
     /// written then would forget what the agents said.
     pub listed: bool,
     pub by_namespace: HashMap<String, Vec<Arc<ActivePlugin>>>,
+    /// The configKeys of all plugins of every namespace, whether or not they are accepted: what is mended later is no
+    /// mistake of a server.
+    pub config_keys: HashMap<String, BTreeSet<String>>,
 }
 
 impl PluginIndex {
@@ -65,5 +71,26 @@ impl PluginIndex {
     pub fn selecting(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Vec<Arc<ActivePlugin>> {
         let plugins = self.by_namespace.get(namespace).map(Vec::as_slice).unwrap_or_default();
         plugins.iter().filter(|plugin| plugin.selector.matches(labels)).take(PLUGINS_MAX).cloned().collect()
+    }
+
+    /// Takes over what the plugins of one namespace have come to, oldest first.
+    pub fn set(&mut self, namespace: String, plugins: Vec<Arc<ActivePlugin>>, config_keys: BTreeSet<String>) {
+        if config_keys.is_empty() {
+            self.config_keys.remove(&namespace);
+        } else {
+            self.config_keys.insert(namespace.clone(), config_keys);
+        }
+        if plugins.is_empty() {
+            self.by_namespace.remove(&namespace);
+        } else {
+            self.by_namespace.insert(namespace, plugins);
+        }
+    }
+
+    /// Keys of a server's pluginPorts that no plugin of its namespace has.
+    pub fn unknown_keys(&self, namespace: &str, overrides: &BTreeMap<String, i32>) -> Vec<String> {
+        let known = self.config_keys.get(namespace);
+        let unknown = overrides.keys().filter(|key| known.is_none_or(|known| !known.contains(*key)));
+        unknown.cloned().collect()
     }
 }

@@ -1,13 +1,15 @@
 //! Plugins: resolve (the watch), validate (pure), plan (pure), apply (IO out). One task for all of them: there are few,
-//! and they are judged together.
+//! and those of one namespace are judged together.
 
+mod dependencies;
 pub mod index;
 mod plan;
+mod tally;
 mod validate;
 
 use super::{
     context::Context,
-    server::live::Snapshot,
+    listing::{Change, Listing},
     status_writer::{Kind, Target, Urgency, seen},
     streams,
 };
@@ -21,19 +23,16 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
-use kube::{
-    ResourceExt,
-    core::{DeserializeGuard, error_boundary::InvalidObject},
-    runtime::watcher::Event,
-};
+use kube::{ResourceExt, core::error_boundary::InvalidObject};
+use semver::Version;
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use validate::{Refused, validate};
+use validate::{Candidate, Refused, ValidPlugin, Verdict, judge, validate};
 
 /// How often the counts of servers are looked at.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
@@ -43,10 +42,14 @@ const COUNT_WRITE_INTERVAL: Duration = Duration::from_secs(5);
 /// A plugin that is watched.
 struct Known {
     scope: usize,
+    namespace: String,
     object: Arc<FleetPlugin>,
     newest: Arc<AtomicU64>,
-    verdict: Option<Result<Arc<ActivePlugin>, Refused>>,
+    /// What its own spec comes to, and the generation of that spec.
+    spec: Result<Arc<ValidPlugin>, Refused>,
     judged_generation: Option<i64>,
+    /// `None`: not judged beside the others yet.
+    verdict: Option<Verdict>,
     published: Option<FleetPluginStatus>,
     published_at: Option<Instant>,
 }
@@ -55,24 +58,23 @@ struct Known {
 pub struct Plugins {
     context: Arc<Context>,
     known: HashMap<String, Known>,
-    listed: Vec<HashSet<String>>,
-    /// Objects that cannot be read, by UID, with their scope and the generation that was answered.
-    undecodable: HashMap<String, (usize, Option<i64>)>,
-    gate: Gate,
-    initial: HashSet<usize>,
+    listing: Listing,
+    /// Namespaces whose plugins have changed since they were judged.
+    stale: HashSet<String>,
+    /// The operator's own version, which plugins may depend on; without a pre-release, as ranges mean releases.
+    platform: Version,
 }
 
 impl Plugins {
     pub fn new(context: Arc<Context>, namespaces: &[String], gate: Gate) -> Self {
-        let scopes = streams::scopes(namespaces);
         gate.wait_for("the list of FleetPlugins");
+        let metrics = Arc::clone(&context.metrics);
         Self {
+            listing: Listing::new(Kind::FleetPlugin, metrics, streams::scopes(namespaces), gate),
             context,
             known: HashMap::new(),
-            listed: vec![HashSet::new(); scopes],
-            undecodable: HashMap::new(),
-            gate,
-            initial: (0..scopes).collect(),
+            stale: HashSet::new(),
+            platform: platform(env!("CARGO_PKG_VERSION")),
         }
     }
 
@@ -89,10 +91,11 @@ impl Plugins {
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 Some((scope, event)) = items.next() => {
-                    self.on_event(scope, event);
+                    if let Some(change) = self.listing.take(scope, event) {
+                        self.on_change(scope, change);
+                    }
                     // A list that is under way is judged when it is whole.
-                    if self.initial.is_empty() {
-                        self.judge();
+                    if self.listing.is_complete() && self.judge() {
                         counts_waiting |= self.publish();
                     }
                 }
@@ -105,78 +108,66 @@ impl Plugins {
         }
     }
 
-    fn on_event(&mut self, scope: usize, event: Event<DeserializeGuard<FleetPlugin>>) {
-        match event {
-            Event::Init => self.listed[scope].clear(),
-            Event::InitApply(object) => {
-                if let Some(uid) = kube::Resource::meta(&object).uid.clone() {
-                    self.listed[scope].insert(uid);
-                }
-                self.apply(scope, object);
-            }
-            Event::InitDone => {
-                let listed = std::mem::take(&mut self.listed[scope]);
-                self.known.retain(|uid, known| known.scope != scope || listed.contains(uid));
-                self.undecodable.retain(|uid, (of, _)| *of != scope || listed.contains(uid));
-                self.count_undecodable();
-                self.initial.remove(&scope);
-                if self.initial.is_empty() {
-                    self.gate.open();
-                }
-            }
-            Event::Apply(object) => self.apply(scope, object),
-            Event::Delete(object) => {
-                if let Some(uid) = &kube::Resource::meta(&object).uid {
-                    self.known.remove(uid);
-                    self.context.writer.forget(uid);
-                    if self.undecodable.remove(uid).is_some() {
-                        self.count_undecodable();
-                    }
+    fn on_change(&mut self, scope: usize, change: Change<FleetPlugin>) {
+        match change {
+            Change::Applied(object) => self.apply(scope, object),
+            Change::Unreadable(invalid) => self.refuse(&invalid),
+            Change::Gone(uid) => self.forget(&uid),
+            Change::Listed(listed) => {
+                let gone = |(uid, known): (&String, &Known)| {
+                    (known.scope == scope && !listed.contains(uid)).then(|| uid.clone())
+                };
+                for uid in self.known.iter().filter_map(gone).collect::<Vec<_>>() {
+                    self.forget(&uid);
                 }
             }
         }
     }
 
-    fn apply(&mut self, scope: usize, object: DeserializeGuard<FleetPlugin>) {
-        let Some(uid) = kube::Resource::meta(&object).uid.clone() else { return };
-        let object = match object.0 {
-            Ok(object) => object,
-            Err(invalid) => {
-                self.refuse(scope, &invalid);
-                return;
-            }
-        };
-        if self.undecodable.remove(&uid).is_some() {
-            self.count_undecodable();
+    fn forget(&mut self, uid: &str) {
+        if let Some(known) = self.known.remove(uid) {
+            self.stale.insert(known.namespace);
         }
+        self.context.writer.forget(uid);
+    }
+
+    fn apply(&mut self, scope: usize, object: FleetPlugin) {
+        let Some(uid) = object.uid() else { return };
         let published = object.status.clone().filter(|status| status.observed_generation.is_some());
+        let object = Arc::new(object);
         let known = self.known.entry(uid).or_insert_with(|| Known {
             scope,
-            object: Arc::new(object.clone()),
+            namespace: object.namespace().unwrap_or_default(),
+            object: Arc::clone(&object),
             newest: Arc::new(AtomicU64::new(0)),
+            spec: validate(&object).map(Arc::new),
+            judged_generation: object.metadata.generation,
             verdict: None,
-            judged_generation: None,
             // What an earlier process wrote is not contradicted before the servers are known.
             published_at: published.is_some().then(Instant::now),
             published,
         });
         seen(&known.newest, object.metadata.resource_version.as_deref());
-        known.object = Arc::new(object);
+        // Our own writes come back too, and change nothing of what is judged.
+        if known.judged_generation != object.metadata.generation {
+            known.spec = validate(&object).map(Arc::new);
+            known.judged_generation = object.metadata.generation;
+            known.verdict = None;
+        }
+        if known.verdict.is_none() {
+            self.stale.insert(known.namespace.clone());
+        }
+        known.object = object;
     }
 
     /// An object that cannot be read is answered once a generation, and stops no other plugin.
-    fn refuse(&mut self, scope: usize, invalid: &InvalidObject) {
+    fn refuse(&mut self, invalid: &InvalidObject) {
         let metadata = &invalid.metadata;
         let (Some(uid), Some(namespace), Some(name)) = (&metadata.uid, &metadata.namespace, &metadata.name)
         else {
             return;
         };
-        self.known.remove(uid);
-        let answered = (scope, metadata.generation);
-        if self.undecodable.insert(uid.clone(), answered) == Some(answered) {
-            return;
-        }
-        self.count_undecodable();
+        self.forget(uid);
         tracing::warn!(namespace, plugin = name, error = invalid.error, "a FleetPlugin cannot be read");
         let Ok(status) = serde_json::to_value(plan::unreadable(metadata.generation, &Time(Timestamp::now())))
         else {
@@ -194,69 +185,57 @@ impl Plugins {
         self.context.writer.submit(target, metadata.generation, status, Urgency::Transition, Box::new(|| {}));
     }
 
-    fn count_undecodable(&self) {
-        self.context.metrics.undecodable(Kind::FleetPlugin, self.undecodable.len());
-    }
-
-    /// Judges every plugin anew and tells the servers, if anything is different.
-    fn judge(&mut self) {
-        let mut namespaces: BTreeMap<String, Vec<Arc<FleetPlugin>>> = BTreeMap::new();
-        for known in self.known.values() {
-            let namespace = known.object.namespace().unwrap_or_default();
-            namespaces.entry(namespace).or_default().push(Arc::clone(&known.object));
+    /// Judges the plugins of the namespaces in which one changed, and tells the servers. Whether any were.
+    fn judge(&mut self) -> bool {
+        let first = !self.context.plugins.borrow().listed;
+        if self.stale.is_empty() && !first {
+            return false;
         }
-        let mut index = PluginIndex { listed: true, ..PluginIndex::default() };
-        let mut changed = !self.context.plugins.borrow().listed;
-        for (namespace, plugins) in namespaces {
-            let mut verdicts = validate(&plugins);
-            let mut active = Vec::new();
-            for known in
-                self.known.values_mut().filter(|known| known.object.namespace().as_ref() == Some(&namespace))
-            {
-                let Some(verdict) = verdicts.remove(&known.object.name_any()) else { continue };
-                // What has not changed stays the same object, so that no reading that is under way is thrown away.
-                let same = known.judged_generation == known.object.metadata.generation
-                    && known.verdict.as_ref().is_some_and(|old| old.as_ref().err() == verdict.as_ref().err());
-                if !same {
-                    changed = true;
-                    known.verdict = Some(verdict);
-                    known.judged_generation = known.object.metadata.generation;
-                }
-                if let Some(Ok(plugin)) = &known.verdict
-                    && !known.object.spec.suspend
-                {
+        let mut index = PluginIndex::clone(&self.context.plugins.borrow());
+        index.listed = true;
+        for namespace in std::mem::take(&mut self.stale) {
+            let mut here: Vec<&mut Known> =
+                self.known.values_mut().filter(|known| known.namespace == namespace).collect();
+            let candidates =
+                here.iter().map(|known| Candidate { object: &known.object, spec: &known.spec }).collect();
+            let mut verdicts = judge(candidates, &self.platform);
+            let mut active: Vec<(_, Arc<ActivePlugin>)> = Vec::new();
+            let mut config_keys = BTreeSet::new();
+            for known in &mut here {
+                let verdict = verdicts.remove(&known.object.name_any());
+                if let Some(Verdict::Active(plugin)) = &verdict {
                     active.push((validate::age_key(&known.object), Arc::clone(plugin)));
                 }
+                config_keys.extend(validate::config_key(&known.object).map(str::to_owned));
+                known.verdict = verdict;
             }
             active.sort_by(|(a, _), (b, _)| a.cmp(b));
-            index.by_namespace.insert(namespace, active.into_iter().map(|(_, plugin)| plugin).collect());
+            index.set(namespace, active.into_iter().map(|(_, plugin)| plugin).collect(), config_keys);
         }
-        let counts = |index: &PluginIndex| index.by_namespace.values().map(Vec::len).sum::<usize>();
-        if changed || counts(&index) != counts(&self.context.plugins.borrow()) {
-            self.context.plugins.send_replace(Arc::new(index));
-        }
+        self.context.plugins.send_replace(Arc::new(index));
+        true
     }
 
     /// Writes what has changed; whether counts still wait for their time.
     fn publish(&mut self) -> bool {
         let servers = self.context.live.snapshots();
+        let mut tallies = tally::tally(&servers, &self.context.plugins.borrow());
         let now = Time(Timestamp::now());
         let mut waiting = false;
         for (uid, known) in &mut self.known {
             let Some(verdict) = &known.verdict else { continue };
-            let namespace = known.object.namespace().unwrap_or_default();
             let name = known.object.name_any();
-            let here = servers.iter().filter(|server: &&Snapshot| *server.namespace == *namespace);
-            let counts = plan::count(&name, here);
+            let tally = tallies.take(&known.namespace, &name);
             let mut object = FleetPlugin::clone(&known.object);
             object.status.clone_from(&known.published);
-            let status = plan::plan(&object, verdict.as_ref().map(|_| ()), counts, &now);
+            let status = plan::plan(&object, verdict, tally, &now);
             if known.published.as_ref() == Some(&status) {
                 continue;
             }
             let only_counts =
                 known.published.as_ref().is_some_and(|published| same_verdict(published, &status));
-            if only_counts && known.published_at.is_some_and(|at| at.elapsed() < COUNT_WRITE_INTERVAL) {
+            let early = known.published_at.is_some_and(|at| at.elapsed() < COUNT_WRITE_INTERVAL);
+            if only_counts && (early || !self.context.live.is_listed()) {
                 waiting = true;
                 continue;
             }
@@ -265,7 +244,7 @@ impl Plugins {
             known.published_at = Some(Instant::now());
             let target = Target {
                 kind: Kind::FleetPlugin,
-                namespace,
+                namespace: known.namespace.clone(),
                 name,
                 uid: uid.clone(),
                 newest: Arc::clone(&known.newest),
@@ -277,15 +256,28 @@ impl Plugins {
     }
 }
 
+/// A version as ranges of `dependencies.platform` are matched against it.
+fn platform(version: &str) -> Version {
+    Version::parse(version).map_or_else(
+        |_| Version::new(0, 0, 0),
+        |version| Version::new(version.major, version.minor, version.patch),
+    )
+}
+
 /// Whether all that differs is how the plugin fares on the servers, and what follows from that.
 fn same_verdict(old: &FleetPluginStatus, new: &FleetPluginStatus) -> bool {
     let FleetPluginStatus { state, observed_generation, installed_version, servers: _, conditions } = new;
     let accepted = |conditions: &[Condition]| {
         condition::find(conditions, condition::ACCEPTED)
-            .map(|accepted| (accepted.status.clone(), accepted.reason.clone(), accepted.message.clone()))
+            .map(|accepted| (accepted.status.clone(), accepted.reason.clone()))
+    };
+    let why = |conditions: &[Condition]| {
+        condition::find(conditions, condition::READY).map(|ready| ready.message.clone())
     };
     *state == old.state
         && *observed_generation == old.observed_generation
         && *installed_version == old.installed_version
         && accepted(conditions) == accepted(&old.conditions)
+        // What an inactive plugin waits for is its verdict; how an active one fares is not.
+        && (state.as_deref() == Some("Active") || why(conditions) == why(&old.conditions))
 }

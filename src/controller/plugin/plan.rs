@@ -1,69 +1,73 @@
 //! What a plugin's status should say: from the verdict about its spec and how it fares on the servers. Pure.
 
-use super::validate::Refused;
+use super::{
+    tally::Tally,
+    validate::{Refused, Verdict},
+};
 use crate::{
     api::{
         FleetPlugin, FleetPluginStatus,
-        condition::{ACCEPTED, Builder, READY, Truth},
-        fleet_plugin::ServerCounts,
+        condition::{ACCEPTED, Builder, READY, RULES_HEALTHY, Truth},
+        fleet_plugin::{Reading, ServerCounts},
     },
-    controller::server::live::Snapshot,
+    controller::server::assess::EVALUATION_FAILED,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-
-/// Counts a plugin over the servers of its namespace, from what each server's status says of it.
-pub fn count<'a>(plugin: &str, servers: impl Iterator<Item = &'a Snapshot>) -> ServerCounts {
-    let mut counts = ServerCounts::default();
-    for server in servers {
-        let reports = server.status.plugins.as_deref().unwrap_or_default();
-        let Some(report) = reports.iter().find(|report| report.name == plugin) else { continue };
-        counts.matched += 1;
-        match report.state.as_deref() {
-            Some("Active") => counts.healthy += 1,
-            Some("Error") => counts.failing += 1,
-            Some("Disabled") => counts.disabled += 1,
-            _ => {}
-        }
-    }
-    counts.summary = format!("{}/{}", counts.healthy, counts.matched - counts.disabled);
-    counts
-}
+use std::{collections::BTreeMap, fmt::Write};
 
 /// The status of a plugin as it should stand.
-pub fn plan(
-    plugin: &FleetPlugin,
-    verdict: Result<(), &Refused>,
-    counts: ServerCounts,
-    now: &Time,
-) -> FleetPluginStatus {
+pub fn plan(plugin: &FleetPlugin, verdict: &Verdict, tally: Tally, now: &Time) -> FleetPluginStatus {
     let previous = plugin.status.clone().unwrap_or_default();
     let mut builder = Builder::new(&previous.conditions, plugin.metadata.generation, now);
-    let state = if let Err(refused) = verdict {
-        let Refused { reason, message } = refused;
-        builder.set(ACCEPTED, Truth::False, reason, message).set(READY, Truth::False, reason, message);
-        "Error"
-    } else {
-        builder.set(ACCEPTED, Truth::True, "Valid", "the spec is valid");
-        if plugin.spec.suspend {
-            builder.set(READY, Truth::False, "Suspended", "asked nowhere: spec.suspend is true");
+    let Tally { counts, fault, shadowed } = tally;
+    if !matches!(verdict, Verdict::Refused(_)) {
+        builder.set(ACCEPTED, Truth::True, "Valid", accepted(&shadowed));
+    }
+    let state = match verdict {
+        Verdict::Refused(Refused { reason, message }) => {
+            builder.set(ACCEPTED, Truth::False, reason, message).set(READY, Truth::False, reason, message);
+            "Error"
+        }
+        Verdict::Inactive(Refused { reason, message }) => {
+            builder.set(READY, Truth::False, reason, message);
             "Inactive"
-        } else {
+        }
+        Verdict::Active(active) => {
             let (truth, reason, message) = ready(&counts);
             builder.set(READY, truth, reason, message);
+            if let Some(fault) = fault {
+                builder.set(RULES_HEALTHY, Truth::False, EVALUATION_FAILED, fault);
+            } else if !active.rules.is_empty() {
+                builder.set(RULES_HEALTHY, Truth::True, "Evaluated", "every rule can be judged");
+            }
             "Active"
         }
     };
     FleetPluginStatus {
         state: Some(state.to_owned()),
         observed_generation: plugin.metadata.generation,
-        installed_version: if verdict.is_ok() {
-            plugin.spec.version.clone()
-        } else {
+        installed_version: if matches!(verdict, Verdict::Refused(_)) {
             previous.installed_version
+        } else {
+            plugin.spec.version.clone()
         },
         servers: Some(counts),
         conditions: builder.build(),
     }
+}
+
+/// Names what an older plugin feeds already, so that nobody wonders why a value does not show.
+fn accepted(shadowed: &BTreeMap<Reading, String>) -> String {
+    let mut by_owner: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (reading, owner) in shadowed {
+        by_owner.entry(owner).or_default().push(reading.as_str());
+    }
+    let mut message = "the spec is valid".to_owned();
+    for (owner, readings) in by_owner {
+        let readings = readings.join(", ");
+        let _ = write!(message, "; where both are asked, the older FleetPlugin {owner} feeds {readings}");
+    }
+    message
 }
 
 /// The status of an object that cannot be read.

@@ -1,16 +1,20 @@
 //! Whether a plugin can be used: from a spec to an accepted plugin, or to a reason and a message. Pure.
 
-use super::index::ActivePlugin;
+use super::{
+    dependencies::{self, Installed, Needs, Unmet},
+    index::ActivePlugin,
+};
 use crate::{
     api::{
         FleetPlugin, duration,
         endpoint::Scheme,
-        fleet_plugin::{Agent, AgentScheme, PluginType},
+        fleet_plugin::{Agent, AgentScheme, Dependencies, PluginType},
     },
-    plugins::values::CompiledValues,
+    plugins::{rules, values, version_range::VersionRange},
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt, core::Selector};
+use semver::Version;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Time that one reading may take where the plugin does not say.
@@ -29,28 +33,73 @@ impl Refused {
     }
 }
 
-/// Judges every plugin of one namespace. They are judged together, because a configKey belongs to one of them: to the
-/// older object, then to the first by name.
-pub fn validate(plugins: &[Arc<FleetPlugin>]) -> BTreeMap<String, Result<Arc<ActivePlugin>, Refused>> {
-    let mut ordered: Vec<&Arc<FleetPlugin>> = plugins.iter().collect();
-    ordered.sort_by_key(|plugin| age_key(plugin));
+/// A plugin whose own spec can be used; whether it may work depends on the others of its namespace.
+#[derive(Debug)]
+pub struct ValidPlugin {
+    pub active: Arc<ActivePlugin>,
+    pub version: Version,
+    pub needs: Needs,
+}
+
+/// What became of a plugin.
+#[derive(Clone, Debug)]
+pub enum Verdict {
+    Active(Arc<ActivePlugin>),
+    /// Accepted, but asked nowhere until something changes.
+    Inactive(Refused),
+    Refused(Refused),
+}
+
+/// One plugin of a namespace, with what its own spec came to.
+#[derive(Clone, Copy)]
+pub struct Candidate<'a> {
+    pub object: &'a FleetPlugin,
+    pub spec: &'a Result<Arc<ValidPlugin>, Refused>,
+}
+
+/// Judges every plugin of one namespace. They are judged together, because they depend on each other, and because a
+/// configKey belongs to one of them: to the older object, then to the first by name.
+pub fn judge(mut plugins: Vec<Candidate<'_>>, platform: &Version) -> BTreeMap<String, Verdict> {
+    plugins.sort_by_key(|plugin| age_key(plugin.object));
     let mut owners: BTreeMap<&str, String> = BTreeMap::new();
     let mut verdicts = BTreeMap::new();
-    for plugin in ordered {
-        let verdict = validate_one(plugin).and_then(|active| {
-            let Some(key) = config_key(plugin) else { return Ok(active) };
-            if let Some(owner) = owners.get(key) {
-                return Err(Refused {
-                    reason: "ConfigKeyConflict",
-                    message: format!(
-                        "configKey {key} belongs to the older FleetPlugin {owner}; choose another one"
-                    ),
-                });
+    let mut installed = BTreeMap::new();
+    let names: Vec<String> = plugins.iter().map(|plugin| plugin.object.name_any()).collect();
+    for (plugin, name) in plugins.iter().zip(&names) {
+        let verdict = match (plugin.spec, config_key(plugin.object)) {
+            (Err(refused), _) => Verdict::Refused(refused.clone()),
+            (Ok(_), Some(key)) if owners.contains_key(key) => Verdict::Refused(Refused {
+                reason: "ConfigKeyConflict",
+                message: format!(
+                    "configKey {key} belongs to the older FleetPlugin {}; choose another one",
+                    owners[key]
+                ),
+            }),
+            (Ok(valid), key) => {
+                if let Some(key) = key {
+                    owners.insert(key, name.clone());
+                }
+                let suspended = plugin.object.spec.suspend;
+                let state = Installed::Accepted { version: &valid.version, needs: &valid.needs, suspended };
+                installed.insert(name.as_str(), state);
+                Verdict::Active(Arc::clone(&valid.active))
             }
-            owners.insert(key, plugin.name_any());
-            Ok(active)
-        });
-        verdicts.insert(plugin.name_any(), verdict.map(Arc::new));
+        };
+        if matches!(verdict, Verdict::Refused(_)) {
+            installed.insert(name.as_str(), Installed::Refused);
+        }
+        verdicts.insert(name.clone(), verdict);
+    }
+    for (name, unmet) in dependencies::unmet(&installed, platform) {
+        let Unmet { reason, message } = unmet;
+        verdicts.insert(name, Verdict::Inactive(Refused { reason, message }));
+    }
+    for plugin in plugins.iter().filter(|plugin| plugin.object.spec.suspend) {
+        let name = plugin.object.name_any();
+        if !matches!(verdicts.get(&name), Some(Verdict::Refused(_))) {
+            let message = "asked nowhere: spec.suspend is true".to_owned();
+            verdicts.insert(name, Verdict::Inactive(Refused { reason: "Suspended", message }));
+        }
     }
     verdicts
 }
@@ -60,23 +109,22 @@ pub fn age_key(plugin: &FleetPlugin) -> (Option<Timestamp>, String) {
     (plugin.metadata.creation_timestamp.as_ref().map(|time| time.0), plugin.name_any())
 }
 
-fn config_key(plugin: &FleetPlugin) -> Option<&str> {
+pub fn config_key(plugin: &FleetPlugin) -> Option<&str> {
     plugin.spec.agent.as_ref()?.config_key.as_deref()
 }
 
-fn validate_one(plugin: &FleetPlugin) -> Result<ActivePlugin, Refused> {
+/// Judges the spec of one plugin, whatever others say.
+pub fn validate(plugin: &FleetPlugin) -> Result<ValidPlugin, Refused> {
     let spec = &plugin.spec;
     let PluginType::Agent = spec.type_;
     let agent = spec.agent.as_ref().ok_or_else(|| Refused::invalid("type Agent needs spec.agent"))?;
-    match &spec.version {
-        None => {
-            return Err(Refused::invalid("type Agent needs spec.version, a semantic version such as 1.0.0"));
-        }
-        Some(version) => {
-            semver::Version::parse(version)
-                .map_err(|error| Refused::invalid(format!("version is no semantic version: {error}")))?;
-        }
-    }
+    let version = spec
+        .version
+        .as_deref()
+        .ok_or_else(|| Refused::invalid("type Agent needs spec.version, a semantic version such as 1.0.0"))?;
+    let version = Version::parse(version)
+        .map_err(|error| Refused::invalid(format!("version is no semantic version: {error}")))?;
+    let needs = needs(spec.dependencies.as_ref())?;
     for (set, field) in
         [(agent.secret_ref.is_some(), "secretRef"), (agent.cert_secret_ref.is_some(), "certSecretRef")]
     {
@@ -92,7 +140,21 @@ fn validate_one(plugin: &FleetPlugin) -> Result<ActivePlugin, Refused> {
         Some(selector) => Selector::try_from(selector)
             .map_err(|error| Refused::invalid(format!("serverSelector is invalid: {error}")))?,
     };
-    active(plugin.name_any(), selector, agent)
+    let active = Arc::new(active(plugin.name_any(), selector, agent)?);
+    Ok(ValidPlugin { active, version, needs })
+}
+
+fn needs(dependencies: Option<&Dependencies>) -> Result<Needs, Refused> {
+    let Some(Dependencies { platform, plugins }) = dependencies else { return Ok(Needs::default()) };
+    let parse = |field: &str, text: &str| {
+        VersionRange::parse(text).map_err(|error| Refused::invalid(format!("dependencies.{field}: {error}")))
+    };
+    let platform = platform.as_deref().map(|text| parse("platform", text)).transpose()?;
+    let plugins = plugins
+        .iter()
+        .map(|(name, text)| Ok((name.clone(), parse(&format!("plugins.{name}"), text)?)))
+        .collect::<Result<_, Refused>>()?;
+    Ok(Needs { platform, plugins })
 }
 
 fn active(name: String, selector: Selector, agent: &Agent) -> Result<ActivePlugin, Refused> {
@@ -112,6 +174,9 @@ fn active(name: String, selector: Selector, agent: &Agent) -> Result<ActivePlugi
             .map(Some)
             .ok_or_else(|| Refused::invalid(format!("agent.{field} must be a duration, for example 3s")))
     };
+    let values = values::compile(agent).map_err(|error| Refused::invalid(error.to_string()))?;
+    let rules =
+        rules::compile(&name, &agent.rules, &values).map_err(|error| Refused::invalid(error.to_string()))?;
     Ok(ActivePlugin {
         name,
         selector,
@@ -124,8 +189,9 @@ fn active(name: String, selector: Selector, agent: &Agent) -> Result<ActivePlugi
         config_key: agent.config_key.clone(),
         interval: optional(agent.interval.as_deref(), "interval")?,
         timeout: optional(agent.timeout.as_deref(), "timeout")?.unwrap_or(TIMEOUT),
-        values: CompiledValues::compile(&agent.values)
-            .map_err(|error| Refused::invalid(error.to_string()))?,
+        format: agent.format,
+        values,
+        rules: rules.into(),
     })
 }
 
@@ -135,7 +201,7 @@ mod tests {
     use rstest::rstest;
     use serde_json::{Value, json};
 
-    fn plugin(name: &str, created: &str, agent: Value) -> Arc<FleetPlugin> {
+    fn plugin(name: &str, created: &str, agent: Value) -> FleetPlugin {
         let mut full = json!({"defaultPort": 9100, "endpoint": "/metrics"});
         full.as_object_mut().unwrap().extend(agent.as_object().unwrap().clone());
         let object = json!({
@@ -143,17 +209,27 @@ mod tests {
             "metadata": {"name": name, "namespace": "x", "creationTimestamp": created},
             "spec": {"type": "Agent", "version": "1.0.0", "agent": full}
         });
-        Arc::new(serde_json::from_value(object).unwrap())
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn judged(plugins: &[&FleetPlugin]) -> BTreeMap<String, Verdict> {
+        let specs: Vec<_> = plugins.iter().map(|plugin| validate(plugin).map(Arc::new)).collect();
+        let candidates =
+            plugins.iter().zip(&specs).map(|(object, spec)| Candidate { object, spec }).collect();
+        judge(candidates, &Version::new(0, 1, 0))
     }
 
     #[test]
     fn the_older_plugin_keeps_the_config_key() {
         let young = plugin("a", "2026-01-02T00:00:00Z", json!({"configKey": "metricsPort"}));
         let old = plugin("b", "2026-01-01T00:00:00Z", json!({"configKey": "metricsPort"}));
-        let verdicts = validate(&[Arc::clone(&young), Arc::clone(&old)]);
-        assert!(verdicts["b"].is_ok());
-        assert_eq!(verdicts["a"].as_ref().unwrap_err().reason, "ConfigKeyConflict");
-        assert!(validate(&[young])["a"].is_ok(), "it heals by itself when the other goes");
+        let verdicts = judged(&[&young, &old]);
+        assert!(matches!(verdicts["b"], Verdict::Active(_)));
+        assert!(matches!(&verdicts["a"], Verdict::Refused(refused) if refused.reason == "ConfigKeyConflict"));
+        assert!(
+            matches!(judged(&[&young])["a"], Verdict::Active(_)),
+            "it heals by itself when the other goes"
+        );
     }
 
     #[test]
@@ -161,8 +237,9 @@ mod tests {
         let bad =
             plugin("bad", "2026-01-01T00:00:00Z", json!({"configKey": "k", "secretRef": {"name": "s"}}));
         let good = plugin("good", "2026-01-02T00:00:00Z", json!({"configKey": "k"}));
-        let verdicts = validate(&[bad, good]);
-        assert!(verdicts["bad"].is_err() && verdicts["good"].is_ok());
+        let verdicts = judged(&[&bad, &good]);
+        assert!(matches!(verdicts["bad"], Verdict::Refused(_)));
+        assert!(matches!(verdicts["good"], Verdict::Active(_)));
     }
 
     #[rstest]
@@ -172,8 +249,7 @@ mod tests {
     #[case::timeout(json!({"timeout": "soon"}), "timeout")]
     #[case::path(json!({"values": [{"name": "x", "jsonPaths": ["$.["]}]}), "position")]
     fn refusals_name_the_field(#[case] agent: Value, #[case] word: &str) {
-        let refused =
-            validate(&[plugin("p", "2026-01-01T00:00:00Z", agent)]).remove("p").unwrap().unwrap_err();
+        let refused = validate(&plugin("p", "2026-01-01T00:00:00Z", agent)).unwrap_err();
         assert!(refused.message.contains(word), "{}", refused.message);
     }
 
@@ -184,10 +260,8 @@ mod tests {
     #[case::out_of_range(json!({"metricsPort": 70000}), None)]
     #[case::another_key(json!({"otherPort": 1}), Some(9100))]
     fn ports_are_overridden_by_config_key(#[case] overrides: Value, #[case] port: Option<u16>) {
-        let active = validate(&[plugin("p", "2026-01-01T00:00:00Z", json!({"configKey": "metricsPort"}))])
-            .remove("p")
-            .unwrap()
-            .unwrap();
-        assert_eq!(active.port(&serde_json::from_value(overrides).unwrap()), port);
+        let valid =
+            validate(&plugin("p", "2026-01-01T00:00:00Z", json!({"configKey": "metricsPort"}))).unwrap();
+        assert_eq!(valid.active.port(&serde_json::from_value(overrides).unwrap()), port);
     }
 }

@@ -123,6 +123,7 @@ impl Fleet {
                 self.count_undecodable();
                 self.initial.remove(&scope);
                 if self.initial.is_empty() {
+                    self.context.live.set_listed();
                     self.gate.open();
                 }
             }

@@ -1,7 +1,7 @@
 //! The servers that are watched right now and what is known of each, for everybody who only reads.
 
 use crate::{
-    api::{OllamaServerStatus, quantity::Quantity},
+    api::{OllamaServerStatus, quantity::Quantity, server_status::Scalar},
     plugins::readings::Readings,
 };
 use k8s_openapi::jiff::Timestamp;
@@ -11,6 +11,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 /// One server as it stands.
@@ -24,14 +25,31 @@ pub struct Snapshot {
     pub status: Arc<OllamaServerStatus>,
     /// At full precision, and at full rate.
     pub readings: Readings,
+    pub agents: Arc<[AgentSnapshot]>,
     pub failures: u32,
     pub last_poll: Option<Timestamp>,
+}
+
+/// What an agent said of one server, for metrics.
+#[derive(Clone, Debug)]
+pub struct AgentSnapshot {
+    pub plugin: String,
+    /// `None`: not asked yet.
+    pub up: Option<bool>,
+    /// Those of the last answer; none while it does not answer.
+    pub values: Arc<BTreeMap<String, Scalar>>,
+    /// How long the last reading took.
+    pub took: Option<Duration>,
+    /// The rules that are known, and whether they hold.
+    pub rules: Vec<(String, bool)>,
 }
 
 /// All servers that are watched. Cheap to clone.
 #[derive(Clone, Debug, Default)]
 pub struct Live {
     servers: Arc<Mutex<BTreeMap<String, Snapshot>>>,
+    /// The servers have been listed once, so that who is not here does not exist.
+    listed: Arc<AtomicBool>,
     /// Something about plugins changed since it was last asked.
     plugins_changed: Arc<AtomicBool>,
 }
@@ -46,6 +64,16 @@ pub struct Place {
 impl Live {
     pub fn enter(&self, uid: &str) -> Place {
         Place { uid: uid.to_owned(), live: self.clone() }
+    }
+
+    /// Called when the first list of servers is whole.
+    pub fn set_listed(&self) {
+        self.listed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether every server that exists is here.
+    pub fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Relaxed)
     }
 
     pub fn snapshots(&self) -> Vec<Snapshot> {

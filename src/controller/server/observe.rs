@@ -8,10 +8,10 @@ use crate::{
     api::ollama_server::OllamaServerSpec,
     controller::{context::Context, plugin::index::ActivePlugin},
     metrics::Metrics,
-    plugins::{bounded_json, values::AgentValues},
-    probe::{AgentTarget, Failure, HostOutcome, HostTarget, Lane},
+    plugins::{answer::Answer, counters::Counters, values::AgentValues},
+    probe::{AgentAnswer, AgentTarget, Failure, HostOutcome, HostTarget, Lane},
 };
-use std::{collections::HashMap, future::pending, sync::Arc};
+use std::{collections::HashMap, future::pending, mem::take, sync::Arc, time::Duration};
 use tokio::{
     task::{Id, JoinSet},
     time::Instant,
@@ -90,10 +90,10 @@ impl Round {
     /// What this round has seen, and the request that it answers; agents that are still talking count in the next one.
     pub fn take(&mut self) -> Option<(Observation, Option<String>)> {
         let (host, _) = self.outcome.take()?;
-        let Asked { request, extra } = std::mem::take(&mut self.asked);
+        let Asked { request, extra } = take(&mut self.asked);
         // Nobody was asked, so nothing was answered.
         let request = request.filter(|_| host != HostOutcome::Skipped);
-        let agents = std::mem::take(&mut self.agents);
+        let agents = take(&mut self.agents);
         Some((Observation::Poll { host, agents, requested: extra }, request))
     }
 }
@@ -101,9 +101,11 @@ impl Round {
 /// The agents that are being asked.
 #[derive(Default)]
 pub struct AgentRound {
-    running: JoinSet<Option<AgentObservation>>,
+    running: JoinSet<(Option<AgentObservation>, Counters)>,
     /// The plugins that are being asked, by their task.
     asked: HashMap<Id, String>,
+    /// What the counters of each plugin stood at, while it is not being asked.
+    counters: HashMap<String, Counters>,
 }
 
 impl AgentRound {
@@ -133,7 +135,11 @@ impl AgentRound {
             };
             let (context, plugin) = (Arc::clone(context), Arc::clone(plugin));
             let name = plugin.name.clone();
-            let task = self.running.spawn(async move { ask(&context, &plugin, &target).await });
+            let mut counters = self.counters.remove(&name).unwrap_or_default();
+            let task = self.running.spawn(async move {
+                let observation = ask(&context, &plugin, &target, &mut counters).await;
+                (observation, counters)
+            });
             self.asked.insert(task.id(), name);
         }
     }
@@ -146,8 +152,10 @@ impl AgentRound {
     pub async fn next(&mut self, metrics: &Metrics) -> Option<AgentObservation> {
         match self.running.join_next_with_id().await {
             None => pending().await,
-            Some(Ok((task, observation))) => {
-                self.asked.remove(&task);
+            Some(Ok((task, (observation, counters)))) => {
+                if let Some(plugin) = self.asked.remove(&task) {
+                    self.counters.insert(plugin, counters);
+                }
                 observation
             }
             Some(Err(error)) => {
@@ -155,30 +163,38 @@ impl AgentRound {
                 metrics.panicked();
                 // That agent has not answered well; the others go on.
                 let plugin = self.asked.remove(&error.id())?;
-                Some(AgentObservation { plugin, result: Err(Failure::InvalidResponse) })
+                Some(AgentObservation { plugin, took: Duration::ZERO, result: Err(Failure::InvalidResponse) })
             }
         }
     }
 
-    /// Forgets everything that is under way: it was asked of another host or by other rules.
+    /// Forgets everything that is under way: it was asked of another host or by other rules. So were the counters.
     pub fn abandon(&mut self) {
-        self.running = JoinSet::new();
-        self.asked.clear();
+        *self = Self::default();
     }
 }
 
-async fn ask(context: &Context, plugin: &ActivePlugin, target: &AgentTarget) -> Option<AgentObservation> {
+async fn ask(
+    context: &Context,
+    plugin: &ActivePlugin,
+    target: &AgentTarget,
+    counters: &mut Counters,
+) -> Option<AgentObservation> {
     let started = Instant::now();
-    let body = context.prober.agent(target).await?;
-    let result = body.and_then(|body| read(plugin, &body));
-    context.metrics.agent_read(started.elapsed(), result.as_ref().err().copied());
-    Some(AgentObservation { plugin: plugin.name.clone(), result })
+    let answer = context.prober.agent(target).await?;
+    let took = started.elapsed();
+    let result = answer.and_then(|answer| read(plugin, &answer, counters));
+    context.metrics.agent_read(took, result.as_ref().err().copied());
+    Some(AgentObservation { plugin: plugin.name.clone(), took, result })
 }
 
-/// An answer in which nothing was found is not this plugin's agent: often another exporter on the same port.
-fn read(plugin: &ActivePlugin, body: &[u8]) -> Result<AgentValues, Failure> {
-    let found = plugin.values.extract(&bounded_json::parse(body)?);
-    if found.values.is_empty() { Err(Failure::InvalidResponse) } else { Ok(found) }
+fn read(
+    plugin: &ActivePlugin,
+    answer: &AgentAnswer,
+    counters: &mut Counters,
+) -> Result<AgentValues, Failure> {
+    let read = Answer::read(plugin.format, answer.content_type.as_deref(), &answer.body)?;
+    plugin.values.extract(&read, answer.came, plugin.interval, counters)
 }
 
 /// What the assessment knows of the plugins that select a server.
@@ -188,6 +204,7 @@ pub fn plans(plugins: &[Arc<ActivePlugin>], spec: &OllamaServerSpec) -> Vec<Agen
         .map(|plugin| AgentPlan {
             name: plugin.name.clone(),
             disabled: plugin.port(&spec.plugin_ports).is_none(),
+            rules: Arc::clone(&plugin.rules),
         })
         .collect()
 }

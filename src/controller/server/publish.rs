@@ -95,7 +95,7 @@ impl Publisher {
             tracing::info!(
                 namespace = self.target.namespace,
                 server = self.target.name,
-                reason = text.reason,
+                reason = &*text.reason,
                 note = text.note,
                 "transition"
             );
@@ -144,6 +144,7 @@ pub fn snapshot(object: &OllamaServer, memory: &Memory, last_poll: Option<Timest
         capacity_vram: capacity.vram,
         status: Arc::clone(&memory.status),
         readings: memory.readings().clone(),
+        agents: memory.agents_shown().into(),
         failures: memory.failures(),
         last_poll: last_poll.or_else(|| memory.status.last_heartbeat_time.as_ref().map(|time| time.0)),
     }

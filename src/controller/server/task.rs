@@ -45,6 +45,8 @@ pub struct ServerTask {
     current: Arc<OllamaServer>,
     acceptance: Result<Accepted, Rejected>,
     selected: Vec<Arc<ActivePlugin>>,
+    /// Keys of pluginPorts that belong to no plugin of the namespace.
+    unknown_ports: Vec<String>,
     round: Round,
     agents: AgentRound,
     timing: Timing,
@@ -87,6 +89,7 @@ impl ServerTask {
             place,
             acceptance,
             selected: Vec::new(),
+            unknown_ports: Vec::new(),
             round: Round::default(),
             agents: AgentRound::default(),
             timing: Timing {
@@ -210,7 +213,10 @@ impl ServerTask {
             // A reading by the old rules is not shown under the new ones, and a new plugin is asked at the next poll.
             self.timing.polls = 0;
         }
-        !same
+        let unknown_ports = index.unknown_keys(&namespace, &self.current.spec.plugin_ports);
+        let same_ports = unknown_ports == self.unknown_ports;
+        self.unknown_ports = unknown_ports;
+        !same || !same_ports
     }
 
     fn on_timer(&mut self) {
@@ -311,11 +317,17 @@ impl ServerTask {
         let echoed = if self.is_polled() { None } else { self.requested_at() };
         let requested_at =
             answered.or(echoed).or_else(|| self.memory.status.last_handled_requested_at.clone());
+        let namespace = self.current.namespace().unwrap_or_default();
+        let name = self.current.name_any();
         let subject = Subject {
+            namespace: &namespace,
+            name: &name,
+            labels: self.current.labels(),
             spec: &self.current.spec,
             generation: self.current.metadata.generation,
             acceptance,
             plugins: &plans,
+            unknown_ports: &self.unknown_ports,
             requested_at: requested_at.as_deref(),
         };
         let memory = std::mem::take(&mut self.memory);

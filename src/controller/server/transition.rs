@@ -2,6 +2,7 @@
 //! place that says which.
 
 use crate::probe::Failure;
+use std::borrow::Cow;
 
 /// Something that happened, found by comparing what was known with what was seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,11 +14,25 @@ pub enum Transition {
     ModelUnloaded(String),
     ModelAdded(String),
     ModelRemoved(String),
-    VersionChanged { from: String, to: String },
-    PluginFailed { plugin: String, reason: &'static str },
+    VersionChanged {
+        from: String,
+        to: String,
+    },
+    PluginFailed {
+        plugin: String,
+        reason: &'static str,
+    },
     PluginRecovered(String),
     Pressure(Sensor),
     PressureResolved(Sensor),
+    /// A rule of a plugin begins to hold, or ends.
+    Rule {
+        plugin: String,
+        rule: String,
+        active: bool,
+        warning: bool,
+        message: String,
+    },
 }
 
 /// A reading with a threshold.
@@ -56,7 +71,7 @@ impl Sensor {
 /// An Event as it will be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventText {
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     pub warning: bool,
     pub note: String,
     /// Names the model or plugin, so that Events about two of them are not merged into one series.
@@ -70,9 +85,14 @@ impl Transition {
     }
 
     pub fn event(&self) -> EventText {
-        let event = |reason, warning, note: String| EventText { reason, warning, note, field_path: None };
-        let about = |reason, warning, note: String, field: &str, name: &str| EventText {
-            reason,
+        let event = |reason: &'static str, warning, note: String| EventText {
+            reason: reason.into(),
+            warning,
+            note,
+            field_path: None,
+        };
+        let about = |reason: &'static str, warning, note: String, field: &str, name: &str| EventText {
+            reason: reason.into(),
             warning,
             note,
             field_path: Some(format!("status.{field}{{{name}}}")),
@@ -121,6 +141,12 @@ impl Transition {
                     Sensor::MemoryAvailable => "available memory is at or below its threshold".into(),
                 },
             ),
+            Self::Rule { plugin, rule, active, warning, message } => EventText {
+                reason: if *active { rule.clone().into() } else { format!("{rule}Resolved").into() },
+                warning: *warning,
+                note: format!("plugin {plugin}: {}{message}", if *active { "" } else { "no longer: " }),
+                field_path: Some(format!("status.plugins{{{plugin}}}")),
+            },
             Self::PressureResolved(sensor) => event(sensor.resolved_reason(), false, "back to normal".into()),
         }
     }

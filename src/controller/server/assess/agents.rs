@@ -1,6 +1,10 @@
 //! What the agents said: state of each plugin on this server, and readings of the machine.
 
-use super::{inventory::bytes, memory::Memory};
+use super::{
+    inventory::bytes,
+    memory::Memory,
+    rules::{self, RuleMemory},
+};
 use crate::{
     api::{
         OllamaServerStatus,
@@ -9,28 +13,38 @@ use crate::{
         quantity::Quantity,
         server_status::{Machine, PLUGINS_MAX, PluginReport, Scalar},
     },
-    controller::server::transition::Transition,
-    plugins::{readings::Readings, values::AgentValues},
+    controller::server::{live::AgentSnapshot, transition::Transition},
+    plugins::{readings::Readings, rules::CompiledRule, values::AgentValues},
     probe::Failure,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 /// Bytes of the values of all plugins of a server; those of the shipped one take some 500.
 const VALUES_BYTES_MAX: usize = 4 * 1024;
 
+/// Reason in the report of a plugin that answers, but one of whose expressions or rules cannot be computed.
+pub const EVALUATION_FAILED: &str = "EvaluationFailed";
+/// Reason in the report of a plugin that answers, but whose conditions have no room on this server.
+const TOO_MANY_CONDITIONS: &str = "TooManyConditions";
+/// Longest message of a report.
+const MESSAGE_MAX: usize = 256;
+
 /// A plugin that selects this server.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct AgentPlan {
     pub name: String,
     /// Its port is 0 here.
     pub disabled: bool,
+    pub rules: Arc<[CompiledRule]>,
 }
 
 /// One reading of one agent.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentObservation {
     pub plugin: String,
+    /// How long it took, whatever came of it.
+    pub took: Duration,
     pub result: Result<AgentValues, Failure>,
 }
 
@@ -45,7 +59,14 @@ pub struct AgentMemory {
     announced: bool,
     failure: Option<Failure>,
     last_success: Option<Time>,
-    values: BTreeMap<String, Scalar>,
+    took: Option<Duration>,
+    values: Arc<BTreeMap<String, Scalar>>,
+    /// Those of the answer before, if this process has heard it.
+    previous: Option<Arc<BTreeMap<String, Scalar>>>,
+    rules: BTreeMap<String, RuleMemory>,
+    /// What could not be computed in the last answer: of its values, and of its rules.
+    value_fault: Option<String>,
+    rule_fault: Option<String>,
     /// `None` until this process has heard of it.
     readings: Option<Readings>,
     /// Whether the readings are new in this assessment.
@@ -78,7 +99,8 @@ impl AgentMemory {
                     announced: state == State::Error && host_was_up,
                     failure: report.reason.as_deref().and_then(Failure::from_reason),
                     last_success: report.last_success_time.clone(),
-                    values: report.values.clone(),
+                    values: Arc::new(report.values.clone()),
+                    rules: rules::from_status(status, report),
                     ..Self::default()
                 };
                 (report.name.clone(), memory)
@@ -114,21 +136,28 @@ pub fn observe(
     for agent in memory.agents.values_mut() {
         agent.fresh = false;
     }
-    for AgentObservation { plugin, result } in observations {
+    for AgentObservation { plugin, took, result } in observations {
         // A plugin that was deselected meanwhile has nothing to say any more.
         if !plans.iter().any(|plan| plan.name == plugin && !plan.disabled) {
             continue;
         }
         let agent = memory.agents.entry(plugin.clone()).or_default();
+        agent.took = Some(took);
         match result {
-            Ok(AgentValues { values, readings }) => {
+            Ok(AgentValues { values, readings, fault }) => {
                 if std::mem::take(&mut agent.announced) {
                     transitions.push(Transition::PluginRecovered(plugin));
                 }
+                let heard_before = agent.readings.is_some();
+                let before = std::mem::replace(&mut agent.values, Arc::new(values));
                 *agent = AgentMemory {
                     state: State::Active,
                     last_success: Some(now.clone()),
-                    values,
+                    took: Some(took),
+                    values: Arc::clone(&agent.values),
+                    previous: heard_before.then_some(before),
+                    rules: std::mem::take(&mut agent.rules),
+                    value_fault: fault,
                     readings: Some(readings),
                     fresh: true,
                     ..AgentMemory::default()
@@ -141,7 +170,10 @@ pub fn observe(
                 agent.failure = Some(failure);
                 if agent.misses >= threshold {
                     agent.state = State::Error;
-                    agent.values.clear();
+                    agent.values = Arc::default();
+                    agent.previous = None;
+                    agent.rules.clear();
+                    (agent.value_fault, agent.rule_fault) = (None, None);
                     agent.readings = Some(Readings::default());
                 }
                 if agent.state == State::Error && agent.misses_beside_host >= threshold && !agent.announced {
@@ -175,8 +207,7 @@ pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
     let active =
         plans.iter().filter(|plan| memory.agents.get(&plan.name).is_some_and(AgentMemory::is_active)).count();
     memory.status_mut().plugin_summary = (asked > 0).then(|| format!("{active}/{asked}"));
-    let mut reports: Vec<PluginReport> =
-        plans.iter().map(|plan| report(plan, memory.agents.get(&plan.name))).collect();
+    let mut reports: Vec<PluginReport> = plans.iter().map(|plan| report(plan, memory, plans)).collect();
     reports.sort_by(|a, b| a.name.cmp(&b.name));
     reports.truncate(PLUGINS_MAX);
     // Agents of strangers must not make the object larger than it may be; metrics have every reading anyway.
@@ -190,13 +221,27 @@ pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
     memory.status_mut().plugins = (!reports.is_empty()).then_some(reports);
 }
 
-fn report(plan: &AgentPlan, agent: Option<&AgentMemory>) -> PluginReport {
+fn report(plan: &AgentPlan, memory: &Memory, plans: &[AgentPlan]) -> PluginReport {
     let name = plan.name.clone();
     if plan.disabled {
         return PluginReport { name, state: Some("Disabled".into()), ..PluginReport::default() };
     }
-    let Some(agent) = agent else { return PluginReport { name, ..PluginReport::default() } };
+    let Some(agent) = memory.agents.get(&plan.name) else {
+        return PluginReport { name, ..PluginReport::default() };
+    };
     let failure = agent.failure.filter(|_| agent.state == State::Error);
+    let (reason, message) = if let Some(failure) = failure {
+        (Some(failure.reason()), Some(failure.text().to_owned()))
+    } else if let Some(fault) = agent.fault() {
+        (Some(EVALUATION_FAILED), Some(fault.chars().take(MESSAGE_MAX).collect()))
+    } else if rules::has_no_room(memory, plans, &plan.name) {
+        (
+            Some(TOO_MANY_CONDITIONS),
+            Some(format!("the server has room for {} conditions of rules", rules::CONDITIONS_MAX)),
+        )
+    } else {
+        (None, None)
+    };
     PluginReport {
         name,
         state: match agent.state {
@@ -204,11 +249,11 @@ fn report(plan: &AgentPlan, agent: Option<&AgentMemory>) -> PluginReport {
             State::Active => Some("Active".into()),
             State::Error => Some("Error".into()),
         },
-        reason: failure.map(|failure| failure.reason().to_owned()),
-        message: failure.map(|failure| failure.text().to_owned()),
+        reason: reason.map(str::to_owned),
+        message,
         last_success_time: agent.last_success.clone(),
-        values: agent.values.clone(),
-        active_rules: Vec::new(),
+        values: BTreeMap::clone(&agent.values),
+        active_rules: rules::active(&agent.rules),
     }
 }
 
@@ -268,5 +313,40 @@ impl AgentMemory {
     /// Whether it has spoken since the last assessment.
     pub fn is_fresh(&self) -> bool {
         self.fresh
+    }
+
+    /// The values of its last answer, and of the one before.
+    pub fn last_two(&self) -> (&BTreeMap<String, Scalar>, Option<&BTreeMap<String, Scalar>>) {
+        (&self.values, self.previous.as_deref())
+    }
+
+    pub fn rules(&self) -> &BTreeMap<String, RuleMemory> {
+        &self.rules
+    }
+
+    /// Takes over what became of its rules.
+    pub fn judged(&mut self, rules: BTreeMap<String, RuleMemory>, fault: Option<String>) {
+        self.rules = rules;
+        self.rule_fault = fault;
+    }
+
+    fn fault(&self) -> Option<&String> {
+        self.value_fault.as_ref().or(self.rule_fault.as_ref())
+    }
+
+    /// What metrics show of it: whether it answers, how long it took, its values and rules.
+    pub fn shown(&self, plugin: &str) -> AgentSnapshot {
+        AgentSnapshot {
+            plugin: plugin.to_owned(),
+            up: match self.state {
+                State::Unknown => None,
+                State::Active => Some(true),
+                State::Error => Some(false),
+            },
+            // Those that an earlier process wrote are of unknown age.
+            values: if self.readings.is_some() { Arc::clone(&self.values) } else { Arc::default() },
+            took: self.took,
+            rules: self.rules.iter().filter_map(|(name, rule)| Some((name.clone(), rule.active?))).collect(),
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The conditions of a server, from everything that is known. Precedence of Ready: not accepted, suspended, in
 //! maintenance, then what Reachable says.
 
-use super::{Subject, agents::AgentMemory, inventory::STALE_PARTS, memory::Memory};
+use super::{Subject, agents::AgentMemory, inventory::STALE_PARTS, memory::Memory, rules};
 use crate::{
     api::{
         condition::{ACCEPTED, Builder, FLAPPING, PLUGINS_HEALTHY, REACHABLE, READY, STALLED, Truth},
@@ -39,11 +39,9 @@ pub fn build(memory: &Memory, subject: Subject<'_>, in_maintenance: bool, now: &
                 .set(READY, Truth::False, rejected.reason, &rejected.message);
         }
         Ok(accepted) => {
-            let notes = if accepted.notes.is_empty() {
-                "the spec is valid".to_owned()
-            } else {
-                accepted.notes.join("; ")
-            };
+            let mut notes: Vec<String> = accepted.notes.iter().map(|note| (*note).to_owned()).collect();
+            notes.extend(unknown_ports(subject.unknown_ports));
+            let notes = if notes.is_empty() { "the spec is valid".to_owned() } else { notes.join("; ") };
             builder.set(ACCEPTED, Truth::True, "Valid", notes);
             if subject.spec.suspend {
                 builder.set(REACHABLE, Truth::Unknown, "Suspended", "not polled: spec.suspend is true").set(
@@ -66,6 +64,7 @@ pub fn build(memory: &Memory, subject: Subject<'_>, in_maintenance: bool, now: &
     for (type_, truth, reason, message) in memory.pressures.conditions() {
         builder.set(type_, truth, reason, message);
     }
+    rules::conditions(&mut builder, memory, subject.plugins);
     if memory.reach.has_verdict() {
         let (truth, reason, message) = if is_flapping(&memory.status, now) {
             (Truth::True, "ReachableChangesOften", "Reachable changed four times or more within ten minutes")
@@ -92,6 +91,15 @@ fn maintenance_message(subject: Subject<'_>) -> String {
         Some(reason) => format!("in maintenance: {reason}"),
         None => "in maintenance".to_owned(),
     }
+}
+
+/// A mistyped key would leave a plugin on a port that its owner meant to change.
+fn unknown_ports(keys: &[String]) -> Option<String> {
+    let named: Vec<&str> = keys.iter().take(NAMED_MAX).map(String::as_str).collect();
+    let more = if keys.len() > NAMED_MAX { " and more" } else { "" };
+    (!named.is_empty()).then(|| {
+        format!("pluginPorts: no FleetPlugin of this namespace has the configKey {}{more}", named.join(", "))
+    })
 }
 
 fn plugins_healthy(builder: &mut Builder<'_>, memory: &Memory, subject: Subject<'_>) {

@@ -86,7 +86,7 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
         status.loaded_models = Some(listed);
     }
     if let Part::Known(seen) = report.models {
-        let listed = fitting(seen.iter().take(MODELS_LISTED_MAX).map(model), room_for_models(status));
+        let listed = fitting(seen.iter().take(MODELS_LISTED_MAX).map(model), room_for_models(status, 0));
         let omitted = seen.len() - listed.len();
         if let Some(known) = &status.models {
             let old_cut = status.models_omitted.is_some_and(|omitted| omitted > 0);
@@ -154,10 +154,10 @@ fn total(sizes: impl Iterator<Item = Option<u64>>) -> Option<Quantity> {
     (known || !any).then(|| Quantity::from_bytes_mi(sum))
 }
 
-/// Lets the list of models give way to what agents have said since it was made.
-pub fn make_room(memory: &mut Memory) {
+/// Lets the list of models give way to what agents have said since it was made, and to `more` bytes of conditions.
+pub fn make_room(memory: &mut Memory, more: usize) {
     let status = memory.status_mut();
-    let room = room_for_models(status);
+    let room = room_for_models(status, more);
     let Some(listed) = status.models.take() else { return };
     let before = listed.len();
     let fitting = fitting(listed.into_iter(), room);
@@ -168,8 +168,8 @@ pub fn make_room(memory: &mut Memory) {
     status.models = Some(fitting);
 }
 
-fn room_for_models(status: &OllamaServerStatus) -> usize {
-    let beside = bytes(&status.loaded_models) + bytes(&status.plugins);
+fn room_for_models(status: &OllamaServerStatus, more: usize) -> usize {
+    let beside = bytes(&status.loaded_models) + bytes(&status.plugins) + more;
     let excess = beside.saturating_sub(BESIDE_BYTES).next_multiple_of(BESIDE_STEP);
     MODELS_BYTES_MAX.saturating_sub(excess)
 }

@@ -4,6 +4,7 @@
 use super::{agents::AgentMemory, inventory::Misses, pressure::Pressures, reach::Reach};
 use crate::{
     api::{OllamaServerStatus, condition},
+    controller::server::live::AgentSnapshot,
     plugins::readings::Readings,
 };
 use k8s_openapi::jiff::Timestamp;
@@ -78,6 +79,11 @@ impl Memory {
     /// Whether nothing was ever heard of the host, so that there is nothing to wait a slot for.
     pub fn is_new(&self) -> bool {
         self.status.observed_generation.is_none() || self.reach.is_pending()
+    }
+
+    /// What metrics show of the agents, in the order of their names.
+    pub fn agents_shown(&self) -> Vec<AgentSnapshot> {
+        self.agents.iter().map(|(plugin, agent)| agent.shown(plugin)).collect()
     }
 
     /// Whether a plugin's last reading failed.

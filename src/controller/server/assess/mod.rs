@@ -7,12 +7,13 @@ mod inventory;
 mod memory;
 mod pressure;
 mod reach;
+mod rules;
 mod significance;
 
 #[cfg(test)]
 mod tests;
 
-pub use agents::{AgentObservation, AgentPlan};
+pub use agents::{AgentObservation, AgentPlan, EVALUATION_FAILED};
 pub use memory::Memory;
 pub use significance::{Significance, significance};
 
@@ -25,15 +26,21 @@ use crate::{
     probe::{Failure, HostOutcome, text::clean},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use std::collections::BTreeMap;
 
 /// What is wanted of a server, as it stands now.
 #[derive(Clone, Copy)]
 pub struct Subject<'a> {
+    pub namespace: &'a str,
+    pub name: &'a str,
+    pub labels: &'a BTreeMap<String, String>,
     pub spec: &'a OllamaServerSpec,
     pub generation: Option<i64>,
     pub acceptance: &'a Result<Accepted, Rejected>,
     /// The plugins that select this server, oldest first: the first source of a reading wins.
     pub plugins: &'a [AgentPlan],
+    /// Keys of pluginPorts that no plugin of the namespace has.
+    pub unknown_ports: &'a [String],
     /// The annotation that asks for a poll now.
     pub requested_at: Option<&'a str>,
 }
@@ -86,12 +93,14 @@ pub fn assess(
             &mut transitions,
         );
         pressure::observe(&mut memory, subject.plugins, subject.spec, &mut transitions);
+        rules::observe(&mut memory, subject, in_maintenance, &now, &mut transitions);
     }
     agents::summarise(&mut memory, subject.plugins);
     pressure::forget_unknown(&mut memory, subject.spec);
     // Models in memory and agents may need more room than when the models on disk were listed.
     if answered {
-        inventory::make_room(&mut memory);
+        let more = rules::bytes(&memory, subject.plugins);
+        inventory::make_room(&mut memory, more);
     }
     let refusal = Err(Rejected {
         reason: Failure::AddressNotAllowed.reason(),

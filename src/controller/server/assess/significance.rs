@@ -5,7 +5,7 @@
 //! their dead band. While the host fails, what follows from that (plugins, readings, pressures, the class of the
 //! failure) is none either. Every struct is taken apart without `..`, so that a new field cannot be forgotten here.
 
-use super::pressure::BOOT_TIME_TOLERANCE;
+use super::{pressure::BOOT_TIME_TOLERANCE, rules};
 use crate::api::{
     OllamaServerStatus, condition,
     quantity::Quantity,
@@ -92,14 +92,15 @@ fn is_failing(conditions: &[Condition]) -> bool {
 
 fn same_conditions(old: &[Condition], new: &[Condition], failing: bool) -> bool {
     let told = |condition: &&Condition| {
-        !(failing
-            && matches!(
+        let follows_from_the_host = rules::is_rule(condition)
+            || matches!(
                 condition.type_.as_str(),
                 condition::PLUGINS_HEALTHY
                     | condition::THERMAL_PRESSURE
                     | condition::MEMORY_PRESSURE
                     | condition::DISK_PRESSURE
-            ))
+            );
+        !(failing && follows_from_the_host)
     };
     old.iter().filter(told).count() == new.iter().filter(told).count()
         && new.iter().filter(told).all(|new| {

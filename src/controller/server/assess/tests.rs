@@ -17,6 +17,7 @@ use clap::Parser;
 use k8s_openapi::jiff::SignedDuration;
 use rstest::rstest;
 use serde_json::{Value, json};
+use std::{sync::Arc, time::Duration};
 
 #[derive(Parser)]
 struct Flags {
@@ -30,6 +31,8 @@ struct Scene {
     spec: OllamaServerSpec,
     generation: i64,
     plugins: Vec<AgentPlan>,
+    labels: BTreeMap<String, String>,
+    unknown_ports: Vec<String>,
     now: Timestamp,
     published: OllamaServerStatus,
     writes: usize,
@@ -45,6 +48,8 @@ impl Scene {
             spec: serde_json::from_value(full).unwrap(),
             generation: 1,
             plugins: Vec::new(),
+            labels: BTreeMap::new(),
+            unknown_ports: Vec::new(),
             now: "2026-11-22T00:00:00Z".parse().unwrap(),
             published: OllamaServerStatus::default(),
             writes: 0,
@@ -53,7 +58,7 @@ impl Scene {
     }
 
     fn with_plugin(mut self, name: &str) -> Self {
-        self.plugins.push(AgentPlan { name: name.into(), disabled: false });
+        self.plugins.push(AgentPlan { name: name.into(), disabled: false, rules: Arc::default() });
         self
     }
 
@@ -61,10 +66,14 @@ impl Scene {
         self.now += SignedDuration::from_secs(10);
         let acceptance = accept(&self.spec, &Flags::parse_from(["x"]).poll, &AddressPolicy::default());
         let subject = Subject {
+            namespace: "ml",
+            name: "server-1",
+            labels: &self.labels,
             spec: &self.spec,
             generation: Some(self.generation),
             acceptance: &acceptance,
             plugins: &self.plugins,
+            unknown_ports: &self.unknown_ports,
             requested_at: self.requested_at.as_deref(),
         };
         let Assessment { memory, transitions } =
@@ -144,11 +153,15 @@ fn agent(plugin: &str, readings: &[(Reading, i64)]) -> AgentObservation {
         found.set(*reading, *value);
     }
     let values = [("uptime".to_owned(), Scalar::Integer(1))].into();
-    AgentObservation { plugin: plugin.into(), result: Ok(AgentValues { values, readings: found }) }
+    answered(plugin, AgentValues { values, readings: found, fault: None })
+}
+
+fn answered(plugin: &str, values: AgentValues) -> AgentObservation {
+    AgentObservation { plugin: plugin.into(), took: Duration::ZERO, result: Ok(values) }
 }
 
 fn agent_failed(plugin: &str) -> AgentObservation {
-    AgentObservation { plugin: plugin.into(), result: Err(Failure::ConnectionRefused) }
+    AgentObservation { plugin: plugin.into(), took: Duration::ZERO, result: Err(Failure::ConnectionRefused) }
 }
 
 #[test]
@@ -441,7 +454,7 @@ fn readings_of_a_failed_agent_go_without_being_resolved() {
 #[test]
 fn a_plugin_that_is_off_here_is_listed_and_not_counted() {
     let mut scene = Scene::new(json!({}));
-    scene.plugins.push(AgentPlan { name: "m".into(), disabled: true });
+    scene.plugins.push(AgentPlan { name: "m".into(), disabled: true, rules: Arc::default() });
     scene.poll(online());
     assert_eq!(scene.memory.status.plugins.as_ref().unwrap()[0].state.as_deref(), Some("Disabled"));
     assert_eq!((scene.condition("PluginsHealthy"), &scene.memory.status.plugin_summary), (None, &None));
@@ -457,7 +470,7 @@ fn a_reboot_is_a_boot_time_that_moved(#[case] seconds: i64, #[case] events: usiz
         let readings =
             Readings { boot_time: Some(Timestamp::from_second(second).unwrap()), ..Readings::default() };
         let values = [("bootTime".to_owned(), Scalar::Integer(second))].into();
-        vec![AgentObservation { plugin: "m".into(), result: Ok(AgentValues { values, readings }) }]
+        vec![answered("m", AgentValues { values, readings, fault: None })]
     };
     scene.poll_with(online(), booted(1_000_000));
     let found = scene.poll_with(online(), booted(1_000_000 + seconds));

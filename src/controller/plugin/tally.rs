@@ -1,0 +1,91 @@
+//! How the plugins fare on the servers, counted in one pass over what is known of each. Pure.
+
+use super::index::{ActivePlugin, PluginIndex};
+use crate::{
+    api::{
+        fleet_plugin::{Reading, ServerCounts},
+        server_status::PluginReport,
+    },
+    controller::server::{assess::EVALUATION_FAILED, live::Snapshot},
+};
+use std::collections::{BTreeMap, HashMap};
+
+/// How one plugin fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    pub counts: ServerCounts,
+    /// What could not be computed on some server.
+    pub fault: Option<String>,
+    /// Readings that an older plugin feeds on some server where both are asked, and which.
+    pub shadowed: BTreeMap<Reading, String>,
+}
+
+/// The plugins of all namespaces, by namespace and name.
+#[derive(Debug, Default)]
+pub struct Tallies(HashMap<String, HashMap<String, Tally>>);
+
+impl Tallies {
+    pub fn take(&mut self, namespace: &str, plugin: &str) -> Tally {
+        let mut tally =
+            self.0.get_mut(namespace).and_then(|plugins| plugins.remove(plugin)).unwrap_or_default();
+        let counts = &mut tally.counts;
+        counts.summary = format!("{}/{}", counts.healthy, counts.matched - counts.disabled);
+        tally
+    }
+}
+
+pub fn tally(servers: &[Snapshot], index: &PluginIndex) -> Tallies {
+    let mut tallies = Tallies::default();
+    let mut sources: HashMap<&str, HashMap<&str, (usize, &ActivePlugin)>> = HashMap::new();
+    for (namespace, plugins) in &index.by_namespace {
+        let by_name =
+            plugins.iter().enumerate().map(|(age, plugin)| (plugin.name.as_str(), (age, &**plugin)));
+        sources.insert(namespace, by_name.collect());
+    }
+    for server in servers {
+        let reports = server.status.plugins.as_deref().unwrap_or_default();
+        if reports.is_empty() {
+            continue;
+        }
+        let here = tallies.0.entry(server.namespace.to_string()).or_default();
+        for report in reports {
+            count(here.entry(report.name.clone()).or_default(), report);
+        }
+        let Some(known) = sources.get(&*server.namespace) else { continue };
+        let mut asked: Vec<(usize, &ActivePlugin)> = reports
+            .iter()
+            .filter(|report| report.state.as_deref() != Some("Disabled"))
+            .filter_map(|report| known.get(report.name.as_str()).copied())
+            .collect();
+        asked.sort_unstable_by_key(|(age, _)| *age);
+        let mut owners: BTreeMap<Reading, &str> = BTreeMap::new();
+        for (_, plugin) in asked {
+            for reading in plugin.values.readings() {
+                match owners.get(&reading) {
+                    None => {
+                        owners.insert(reading, &plugin.name);
+                    }
+                    Some(owner) => {
+                        let tally = here.entry(plugin.name.clone()).or_default();
+                        tally.shadowed.entry(reading).or_insert_with(|| (*owner).to_owned());
+                    }
+                }
+            }
+        }
+    }
+    tallies
+}
+
+fn count(tally: &mut Tally, report: &PluginReport) {
+    let counts = &mut tally.counts;
+    counts.matched += 1;
+    match report.state.as_deref() {
+        Some("Active") => counts.healthy += 1,
+        Some("Error") => counts.failing += 1,
+        Some("Disabled") => counts.disabled += 1,
+        _ => {}
+    }
+    if report.reason.as_deref() == Some(EVALUATION_FAILED) && tally.fault.is_none() {
+        tally.fault.clone_from(&report.message);
+    }
+}

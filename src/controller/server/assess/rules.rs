@@ -1,0 +1,186 @@
+//! Plugins' own rules on one server: which hold, since when, and what of that is told.
+//!
+//! A rule is judged at each answer of its agent and never in between: an old reading is not a second one. A rule whose
+//! values are gone is unknown, and goes without a word, as a pressure does; one that cannot be computed says so in the
+//! report of its plugin and never in the server's Ready.
+
+use super::{Subject, agents::AgentPlan, memory::Memory};
+use crate::{
+    api::{
+        OllamaServerStatus,
+        condition::{Builder, Truth},
+        fleet_plugin::{RuleOutcome, Severity},
+        quantity::Quantity,
+        server_status::PluginReport,
+    },
+    controller::server::transition::Transition,
+    plugins::{
+        expression::{Inputs, ServerFacts},
+        rules::{CONDITION_INFIX, CompiledRule},
+    },
+};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::SignedDuration,
+};
+use std::collections::BTreeMap;
+
+/// Conditions of rules that one server has room for; the largest take some 600 bytes each.
+pub const CONDITIONS_MAX: usize = 16;
+/// Bytes of a condition but for its type and message.
+const CONDITION_BYTES: usize = 150;
+/// Message of a condition whose rule does not hold.
+const QUIET: &str = "the rule does not hold";
+
+/// What is known of one rule on one server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleMemory {
+    /// `None`: unknown.
+    pub active: Option<bool>,
+    /// Since when it holds without a break.
+    since: Option<Time>,
+}
+
+/// What an earlier process knew of the rules of one plugin, from what it wrote.
+pub fn from_status(status: &OllamaServerStatus, report: &PluginReport) -> BTreeMap<String, RuleMemory> {
+    let known = |active| RuleMemory { active: Some(active), since: None };
+    let prefix = format!("{}{CONDITION_INFIX}", report.name);
+    let conditions = status.conditions.iter().filter_map(|condition| {
+        Some((condition.type_.strip_prefix(&prefix)?.to_owned(), known(condition.status == "True")))
+    });
+    let active = report.active_rules.iter().map(|rule| (rule.clone(), known(true)));
+    conditions.chain(active).collect()
+}
+
+/// Judges the rules of every agent that has just answered. While the host fails there are no Events about its machine.
+pub fn observe(
+    memory: &mut Memory,
+    subject: Subject<'_>,
+    in_maintenance: bool,
+    now: &Time,
+    transitions: &mut Vec<Transition>,
+) {
+    let host_is_up = memory.reach.is_up();
+    let mut facts = None;
+    for plan in subject.plugins.iter().filter(|plan| !plan.rules.is_empty()) {
+        let Some(mut agent) = memory.agents.remove(&plan.name) else { continue };
+        if agent.is_fresh() {
+            let facts = facts.get_or_insert_with(|| facts_of(memory, subject, in_maintenance));
+            let (values, previous) = agent.last_two();
+            let inputs = Inputs { values, previous, server: Some(facts) };
+            let mut rules = BTreeMap::new();
+            let mut fault = None;
+            for rule in plan.rules.iter() {
+                let known = agent.rules().get(&rule.name).cloned().unwrap_or_default();
+                let holds = rule.holds(&inputs).unwrap_or_else(|error| {
+                    fault.get_or_insert_with(|| format!("rule {}: {error}", rule.name));
+                    None
+                });
+                let next = step(&known, holds, rule, now);
+                if host_is_up && rule.outcome == RuleOutcome::Event {
+                    transitions.extend(edge(plan, rule, &known, &next));
+                }
+                rules.insert(rule.name.clone(), next);
+            }
+            agent.judged(rules, fault);
+        }
+        memory.agents.insert(plan.name.clone(), agent);
+    }
+}
+
+fn step(known: &RuleMemory, holds: Option<bool>, rule: &CompiledRule, now: &Time) -> RuleMemory {
+    match holds {
+        None => RuleMemory::default(),
+        Some(false) => RuleMemory { active: Some(false), since: None },
+        Some(true) => {
+            let since = known.since.clone().unwrap_or_else(|| now.clone());
+            let lasting = SignedDuration::try_from(rule.lasting).unwrap_or(SignedDuration::MAX);
+            let lasted = now.0.duration_since(since.0) >= lasting;
+            RuleMemory { active: Some(known.active == Some(true) || lasted), since: Some(since) }
+        }
+    }
+}
+
+/// The Event of a rule that begins or ends to hold.
+fn edge(
+    plan: &AgentPlan,
+    rule: &CompiledRule,
+    before: &RuleMemory,
+    after: &RuleMemory,
+) -> Option<Transition> {
+    let active = match (before.active, after.active) {
+        (Some(true), Some(false)) => false,
+        (None | Some(false), Some(true)) => true,
+        _ => return None,
+    };
+    Some(Transition::Rule {
+        plugin: plan.name.clone(),
+        rule: rule.name.clone(),
+        active,
+        warning: active && rule.severity != Severity::Info,
+        message: rule.message.clone(),
+    })
+}
+
+/// What an expression may know of the server.
+fn facts_of(memory: &Memory, subject: Subject<'_>, in_maintenance: bool) -> ServerFacts {
+    let status = &memory.status;
+    let bytes = |quantity: Option<&Quantity>| i64::try_from(quantity?.bytes()?).ok();
+    let capacity = subject.spec.capacity.as_ref();
+    ServerFacts {
+        name: subject.name.to_owned(),
+        namespace: subject.namespace.to_owned(),
+        labels: subject.labels.clone(),
+        backend_type: subject.spec.backend_type.as_str().to_owned(),
+        reachable: memory.reach.is_up(),
+        in_maintenance,
+        model_count: status.model_count.map(i64::from),
+        loaded_count: status.loaded_count.map(i64::from),
+        vram_used: bytes(status.vram_used.as_ref()),
+        memory_capacity: bytes(capacity.and_then(|capacity| capacity.memory.as_ref())),
+        vram_capacity: bytes(capacity.and_then(|capacity| capacity.vram.as_ref())),
+    }
+}
+
+/// The conditions of rules, as many as a server has room for: those of the oldest plugins first.
+pub fn conditions(builder: &mut Builder<'_>, memory: &Memory, plans: &[AgentPlan]) {
+    for (rule, active) in shown(memory, plans).take(CONDITIONS_MAX) {
+        let message = if active { &rule.message } else { QUIET };
+        builder.set(&rule.condition_type, Truth::from(active), rule.severity.as_str(), message);
+    }
+}
+
+/// Bytes that the conditions of rules take in the object.
+pub fn bytes(memory: &Memory, plans: &[AgentPlan]) -> usize {
+    let bytes = |rule: &CompiledRule| CONDITION_BYTES + rule.condition_type.len() + rule.message.len();
+    shown(memory, plans).take(CONDITIONS_MAX).map(|(rule, _)| bytes(rule)).sum()
+}
+
+/// Whether some rule of this plugin makes a condition for which there is no room.
+pub fn has_no_room(memory: &Memory, plans: &[AgentPlan], plugin: &str) -> bool {
+    shown(memory, plans).skip(CONDITIONS_MAX).any(|(rule, _)| {
+        rule.condition_type
+            .strip_suffix(&rule.name)
+            .is_some_and(|prefix| prefix.strip_suffix(CONDITION_INFIX) == Some(plugin))
+    })
+}
+
+fn shown<'a>(memory: &'a Memory, plans: &'a [AgentPlan]) -> impl Iterator<Item = (&'a CompiledRule, bool)> {
+    plans.iter().flat_map(move |plan| {
+        let known = memory.agents.get(&plan.name);
+        plan.rules
+            .iter()
+            .filter(|rule| rule.outcome == RuleOutcome::Condition)
+            .filter_map(move |rule| Some((rule, known?.rules().get(&rule.name)?.active?)))
+    })
+}
+
+/// Whether a condition was made by a rule of a plugin.
+pub fn is_rule(condition: &Condition) -> bool {
+    condition.type_.contains(CONDITION_INFIX)
+}
+
+/// The names of the rules of a plugin that hold, sorted.
+pub fn active(rules: &BTreeMap<String, RuleMemory>) -> Vec<String> {
+    rules.iter().filter(|(_, rule)| rule.active == Some(true)).map(|(name, _)| name.clone()).collect()
+}

@@ -1,0 +1,141 @@
+//! Rates of counters: what they stood at in the last answer, and by how much they grew since. Pure; the time is given.
+
+use std::time::{Duration, Instant};
+
+/// Older figures tell of a time that nobody asks about any more.
+const SPAN_MAX: Duration = Duration::from_mins(10);
+/// Counters of one plugin on one server; 256 CPUs in eight modes are 2,048.
+const COUNTERS_MAX: usize = 8192;
+
+/// What the counters of one plugin on one server stood at when they were last read.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    at: Option<Instant>,
+    /// Sorted by value and series; 24 bytes each, which a map would double.
+    last: Vec<Counter>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Counter {
+    value: usize,
+    series: u64,
+    number: f64,
+}
+
+impl Counter {
+    fn key(&self) -> (usize, u64) {
+        (self.value, self.series)
+    }
+}
+
+/// One answer's counters being compared with those of the last.
+pub struct Reading<'a> {
+    before: &'a Counters,
+    after: Counters,
+    /// `None`: nothing to compare with, or too long ago.
+    seconds: Option<f64>,
+}
+
+impl Counters {
+    /// Begins an answer that came at this time; `longest` is the plugin's own interval, if it has one.
+    pub fn begin(&self, at: Instant, longest: Option<Duration>) -> Reading<'_> {
+        let span_max = SPAN_MAX.max(longest.unwrap_or_default() * 2);
+        let seconds = self
+            .at
+            .map(|before| at.saturating_duration_since(before))
+            .filter(|elapsed| !elapsed.is_zero() && *elapsed <= span_max)
+            .map(|elapsed| elapsed.as_secs_f64());
+        Reading { before: self, after: Self { at: Some(at), last: Vec::new() }, seconds }
+    }
+}
+
+impl Reading<'_> {
+    /// By how much each series of a value grew a second. Empty if nothing is known yet, and also if any of the series
+    /// fell: its program started anew, and what the others grew by is not the whole. A series that was not there
+    /// before has no rate yet. More series than can be remembered have none at all.
+    pub fn rates(&mut self, value: usize, series: impl Iterator<Item = (u64, f64)>) -> Vec<f64> {
+        let mut rates = Vec::new();
+        let mut whole = true;
+        for (series, number) in series {
+            if self.after.last.len() == COUNTERS_MAX {
+                return Vec::new();
+            }
+            self.after.last.push(Counter { value, series, number });
+            let (Some(before), Some(seconds)) = (self.before.number(value, series), self.seconds) else {
+                continue;
+            };
+            if number < before {
+                whole = false;
+            } else {
+                rates.push((number - before) / seconds);
+            }
+        }
+        if whole { rates } else { Vec::new() }
+    }
+
+    /// What to compare the next answer with.
+    pub fn end(mut self) -> Counters {
+        self.after.last.sort_unstable_by_key(Counter::key);
+        self.after.last.shrink_to_fit();
+        self.after
+    }
+}
+
+impl Counters {
+    fn number(&self, value: usize, series: u64) -> Option<f64> {
+        let place = self.last.binary_search_by_key(&(value, series), Counter::key).ok()?;
+        Some(self.last[place].number)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rates of one value over answers at these seconds.
+    fn rates(answers: &[(u64, &[(u64, f64)])]) -> Vec<Vec<f64>> {
+        let start = Instant::now();
+        let mut counters = Counters::default();
+        answers
+            .iter()
+            .map(|(second, series)| {
+                let mut reading = counters.begin(start + Duration::from_secs(*second), None);
+                let rates = reading.rates(0, series.iter().copied());
+                counters = reading.end();
+                rates
+            })
+            .collect()
+    }
+
+    #[test]
+    fn a_rate_needs_two_answers_and_is_a_second() {
+        assert_eq!(rates(&[(0, &[(1, 100.0)]), (10, &[(1, 150.0)])]), [vec![], vec![5.0]]);
+    }
+
+    #[test]
+    fn each_series_is_compared_with_itself() {
+        let found = rates(&[(0, &[(2, 0.0), (1, 100.0)]), (10, &[(1, 100.0), (2, 20.0)])]);
+        assert_eq!(found[1], [0.0, 2.0]);
+    }
+
+    #[test]
+    fn a_counter_that_fell_gives_no_rate_and_goes_on_from_where_it_is() {
+        let found = rates(&[
+            (0, &[(1, 100.0), (2, 5.0)]),
+            (10, &[(1, 3.0), (2, 15.0)]),
+            (20, &[(1, 13.0), (2, 15.0)]),
+        ]);
+        assert_eq!(found, [vec![], vec![], vec![1.0, 0.0]]);
+    }
+
+    #[test]
+    fn a_new_series_has_no_rate_yet() {
+        assert_eq!(rates(&[(0, &[(1, 0.0)]), (10, &[(1, 10.0), (2, 1e9)])])[1], [1.0]);
+    }
+
+    #[test]
+    fn figures_of_long_ago_are_compared_with_nothing() {
+        assert_eq!(rates(&[(0, &[(1, 0.0)]), (3600, &[(1, 10.0)])])[1], Vec::<f64>::new());
+        assert_eq!(rates(&[(5, &[(1, 0.0)]), (5, &[(1, 10.0)])])[1], Vec::<f64>::new(), "no time has passed");
+    }
+}

@@ -1,0 +1,141 @@
+//! From the values of a spec to values that can be applied to answers, or to an error that names the value. Pure.
+
+use super::{CompiledValue, CompiledValues, Source};
+use crate::{
+    api::fleet_plugin::{Agent, AgentFormat, Reading, Value as ValueSpec, ValueType},
+    plugins::{
+        expression::{Expression, ExpressionError, Scope, Wanted},
+        path_cost,
+    },
+};
+use serde_json_path::JsonPath;
+
+/// Why a value cannot be compiled; the text names the value and says what is wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ValueError {
+    #[error("value {value}: the JSON path {path} is invalid at position {position}: {message}")]
+    Path { value: String, path: String, position: usize, message: String },
+    #[error("value {value}: the expression is invalid: {error}")]
+    Expression { value: String, error: ExpressionError },
+    #[error("value {value}: an expression makes values of type Integer, Boolean or Time, not {type_:?}")]
+    ExpressionType { value: String, type_: ValueType },
+    #[error("value {value}: needs exactly one of jsonPaths, metric and expression")]
+    Source { value: String },
+    #[error("value {value}: {found} cannot be read out of format {format:?}")]
+    Format { value: String, found: &'static str, format: AgentFormat },
+    #[error("value {value}: rate is for values of type Integer with jsonPaths or metric")]
+    Rate { value: String },
+    #[error("value {value}: metric.label is for values of type Hostname, which need it")]
+    Label { value: String },
+    #[error("value {value}: the multiplier is not a quantity above 0")]
+    Multiplier { value: String },
+    #[error("value {value}: the reading {reading:?} needs type {needed:?}")]
+    ReadingType { value: String, reading: Reading, needed: ValueType },
+    #[error("values {first} and {second} have the same name")]
+    NameTwice { first: usize, second: usize },
+    #[error("values {first} and {second} feed the same reading {reading:?}")]
+    ReadingTwice { first: String, second: String, reading: Reading },
+}
+
+pub fn compile(agent: &Agent) -> Result<CompiledValues, ValueError> {
+    let mut compiled: Vec<CompiledValue> = Vec::with_capacity(agent.values.len());
+    for (index, spec) in agent.values.iter().enumerate() {
+        if let Some(first) = compiled.iter().position(|other| other.name == spec.name) {
+            return Err(ValueError::NameTwice { first: first + 1, second: index + 1 });
+        }
+        let value = compile_one(spec, agent.format, &compiled)?;
+        let twin = compiled.iter().find(|other| other.reading.is_some() && other.reading == value.reading);
+        if let (Some(twin), Some(reading)) = (twin, value.reading) {
+            return Err(ValueError::ReadingTwice { first: twin.name.clone(), second: value.name, reading });
+        }
+        compiled.push(value);
+    }
+    Ok(CompiledValues(compiled))
+}
+
+fn compile_one(
+    spec: &ValueSpec,
+    format: AgentFormat,
+    earlier: &[CompiledValue],
+) -> Result<CompiledValue, ValueError> {
+    let source = source(spec, format, earlier)?;
+    if spec.rate && (spec.type_ != ValueType::Integer || matches!(source, Source::Expression(_))) {
+        return Err(ValueError::Rate { value: spec.name.clone() });
+    }
+    let multiplier = match &spec.multiplier {
+        None => 1.0,
+        Some(quantity) => quantity
+            .value()
+            .filter(|factor| *factor > 0.0)
+            .ok_or_else(|| ValueError::Multiplier { value: spec.name.clone() })?,
+    };
+    if let Some(reading) = spec.reading {
+        let needed = match reading {
+            Reading::Hostname => ValueType::Hostname,
+            Reading::BootTime => ValueType::Time,
+            _ => ValueType::Integer,
+        };
+        if spec.type_ != needed {
+            return Err(ValueError::ReadingType { value: spec.name.clone(), reading, needed });
+        }
+    }
+    Ok(CompiledValue {
+        name: spec.name.clone(),
+        type_: spec.type_,
+        source,
+        rate: spec.rate,
+        reduce: spec.reduce,
+        multiplier,
+        reading: spec.reading,
+    })
+}
+
+fn source(spec: &ValueSpec, format: AgentFormat, earlier: &[CompiledValue]) -> Result<Source, ValueError> {
+    let wrong_format = |found| ValueError::Format { value: spec.name.clone(), found, format };
+    match (spec.json_paths.as_slice(), &spec.metric, &spec.expression) {
+        (paths @ [_, ..], None, None) => {
+            if format == AgentFormat::Prometheus {
+                return Err(wrong_format("jsonPaths"));
+            }
+            paths.iter().map(|path| json_path(spec, path)).collect::<Result<_, _>>().map(Source::Paths)
+        }
+        ([], Some(metric), None) => {
+            if format == AgentFormat::Json {
+                return Err(wrong_format("metric"));
+            }
+            if metric.label.is_some() != (spec.type_ == ValueType::Hostname) {
+                return Err(ValueError::Label { value: spec.name.clone() });
+            }
+            Ok(Source::Metric(metric.clone()))
+        }
+        ([], None, Some(text)) => {
+            let wanted = match spec.type_ {
+                ValueType::Integer | ValueType::Time => Wanted::Number,
+                ValueType::Boolean => Wanted::Boolean,
+                ValueType::Hostname => {
+                    return Err(ValueError::ExpressionType { value: spec.name.clone(), type_: spec.type_ });
+                }
+            };
+            let values: Vec<(&str, ValueType)> =
+                earlier.iter().map(|value| (value.name.as_str(), value.type_)).collect();
+            let scope = Scope { values: &values, open: false, rule: false };
+            Expression::compile(text, &scope, wanted)
+                .map(Source::Expression)
+                .map_err(|error| ValueError::Expression { value: spec.name.clone(), error })
+        }
+        _ => Err(ValueError::Source { value: spec.name.clone() }),
+    }
+}
+
+fn json_path(spec: &ValueSpec, path: &str) -> Result<JsonPath, ValueError> {
+    let error = |position, message: &str| ValueError::Path {
+        value: spec.name.clone(),
+        path: path.to_owned(),
+        position,
+        message: message.to_owned(),
+    };
+    if let Some((position, message)) = path_cost::too_dear(path) {
+        return Err(error(position, message));
+    }
+    JsonPath::parse(path).map_err(|found| error(found.position(), found.message()))
+}

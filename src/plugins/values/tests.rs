@@ -1,0 +1,228 @@
+//! Values from answers: the tables of sources, types, multipliers, rates and absences.
+
+use super::*;
+use crate::api::fleet_plugin::{Agent, AgentFormat};
+use rstest::rstest;
+use serde_json::json;
+
+fn compiled(format: &str, values: Json) -> Result<CompiledValues, ValueError> {
+    let agent = json!({"defaultPort": 1, "endpoint": "/", "format": format, "values": values});
+    compile(&serde_json::from_value::<Agent>(agent).unwrap())
+}
+
+/// The answers of an agent, ten seconds apart, each read by the same values.
+fn answers(values: &CompiledValues, bodies: &[&str]) -> Vec<Result<AgentValues, Failure>> {
+    let start = Instant::now();
+    let mut counters = Counters::default();
+    let read = bodies.iter().enumerate().map(|(index, body)| {
+        let at = start + Duration::from_secs(10 * index as u64);
+        let answer = Answer::read(AgentFormat::Auto, None, body.as_bytes())?;
+        values.extract(&answer, at, None, &mut counters)
+    });
+    read.collect()
+}
+
+fn last(values: &CompiledValues, bodies: &[&str]) -> BTreeMap<String, Scalar> {
+    answers(values, bodies).pop().unwrap().map(|found| found.values).unwrap_or_default()
+}
+
+fn integers(found: &BTreeMap<String, Scalar>) -> Vec<(&str, i64)> {
+    let integer = |value: &Scalar| match value {
+        Scalar::Integer(number) => *number,
+        other => panic!("{other:?} is no number"),
+    };
+    found.iter().map(|(name, value)| (name.as_str(), integer(value))).collect()
+}
+
+fn spec(type_: &str, paths: &[&str], extra: Json) -> Json {
+    let mut value = json!({"name": "v", "type": type_, "jsonPaths": paths});
+    value.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    value
+}
+
+fn one(spec: &Json, answer: &Json) -> Option<Scalar> {
+    last(&compiled("Auto", json!([spec])).unwrap(), &[&answer.to_string()]).remove("v")
+}
+
+#[rstest]
+#[case::float_rounds_half_away("Integer", json!(52.5), json!({}), Some(Scalar::Integer(53)))]
+#[case::negative_rounds_half_away("Integer", json!(-2.5), json!({}), Some(Scalar::Integer(-3)))]
+#[case::mebibytes("Integer", json!(24105.6), json!({"multiplier": "1Mi"}), Some(Scalar::Integer(25_276_553_626)))]
+#[case::milli("Integer", json!(1500), json!({"multiplier": "1m"}), Some(Scalar::Integer(2)))]
+#[case::null_is_absent("Integer", json!(null), json!({}), None)]
+#[case::text_is_no_number("Integer", json!("52"), json!({}), None)]
+#[case::too_large("Integer", json!(1e300), json!({}), None)]
+#[case::boolean("Boolean", json!(true), json!({}), Some(Scalar::Boolean(true)))]
+#[case::number_is_no_boolean("Boolean", json!(1), json!({}), None)]
+#[case::rfc3339("Time", json!("2025-05-10T08:06:48.25-07:00"), json!({}), Some(Scalar::Text("2025-05-10T15:06:48Z".into())))]
+#[case::time_without_zone_is_utc("Time", json!("2025-05-10T08:06:48.123456"), json!({}), Some(Scalar::Text("2025-05-10T08:06:48Z".into())))]
+#[case::seconds("Time", json!(1_746_864_408.7), json!({}), Some(Scalar::Text("2025-05-10T08:06:49Z".into())))]
+#[case::prose_is_no_time("Time", json!("yesterday"), json!({}), None)]
+#[case::hostname("Hostname", json!("gpu-1.lab"), json!({}), Some(Scalar::Text("gpu-1.lab".into())))]
+#[case::prose_is_no_hostname("Hostname", json!("secret token: abc"), json!({}), None)]
+fn types(#[case] type_: &str, #[case] value: Json, #[case] extra: Json, #[case] expected: Option<Scalar>) {
+    assert_eq!(one(&spec(type_, &["$.x"], extra), &json!({"x": value})), expected);
+}
+
+#[test]
+fn the_first_path_with_a_usable_match_counts() {
+    let spec = spec("Integer", &["$.a", "$.b", "$.c"], json!({}));
+    assert_eq!(one(&spec, &json!({"a": null, "b": 2, "c": 3})), Some(Scalar::Integer(2)));
+}
+
+#[rstest]
+#[case("First", 1)]
+#[case("Sum", 6)]
+#[case("Max", 3)]
+#[case("Min", 1)]
+fn several_matches_are_reduced(#[case] reduce: &str, #[case] expected: i64) {
+    let spec = spec("Integer", &["$.t[*]"], json!({"reduce": reduce}));
+    assert_eq!(one(&spec, &json!({"t": [1, 3, null, 2]})), Some(Scalar::Integer(expected)));
+}
+
+#[test]
+fn without_values_numbers_and_booleans_are_kept_in_stable_order() {
+    let none = compiled("Auto", json!([])).unwrap();
+    let answer = json!({"b": 2.6, "a_c": {"x": true, "y": "text"}, "list": [1, "two"], "n": null});
+    let names: Vec<String> = last(&none, &[&answer.to_string()]).into_keys().collect();
+    assert_eq!(names, ["aCX", "b", "list0"]);
+    let many: Json =
+        (0..100).map(|i| (format!("k{i:03}"), json!(i))).collect::<serde_json::Map<_, _>>().into();
+    assert_eq!(last(&none, &[&many.to_string()]).len(), PLUGIN_VALUES_MAX);
+    let text = "b_total 2.6\na{x=\"secret\"} 7\nnan NaN\nc 1\n";
+    assert_eq!(integers(&last(&none, &[text])), [("bTotal", 3), ("c", 1)], "text of labels names nothing");
+}
+
+#[rstest]
+#[case::first("First", json!({}), 12)]
+#[case::sum("Sum", json!({}), 102)]
+#[case::max("Max", json!({}), 90)]
+#[case::min("Min", json!({}), 0)]
+#[case::label("Sum", json!({"gpu": "1"}), 90)]
+#[case::absent_label("Sum", json!({"gpu": ""}), 0)]
+fn series_are_chosen_by_labels_and_reduced(
+    #[case] reduce: &str,
+    #[case] labels: Json,
+    #[case] expected: i64,
+) {
+    let values = json!([{"name": "v", "metric": {"name": "t", "labels": labels}, "reduce": reduce}]);
+    let text = "t{gpu=\"0\"} 12\nt{gpu=\"1\"} 90\nt 0\nt{gpu=\"2\"} NaN\nu 7\n";
+    assert_eq!(integers(&last(&compiled("Prometheus", values).unwrap(), &[text])), [("v", expected)]);
+}
+
+#[rstest]
+#[case::boolean(json!({"type": "Boolean", "metric": {"name": "on"}}), Some(Scalar::Boolean(true)))]
+#[case::no_boolean(json!({"type": "Boolean", "metric": {"name": "boot"}}), None)]
+#[case::time(json!({"type": "Time", "metric": {"name": "boot"}}), Some(Scalar::Text("2025-05-10T08:06:48Z".into())))]
+#[case::never_set(json!({"type": "Time", "metric": {"name": "off"}}), None)]
+#[case::hostname(json!({"type": "Hostname", "metric": {"name": "info", "label": "node"}}), Some(Scalar::Text("gpu-1".into())))]
+#[case::no_hostname(json!({"type": "Hostname", "metric": {"name": "info", "label": "os"}}), None)]
+#[case::missing(json!({"metric": {"name": "absent"}}), None)]
+fn a_metric_becomes_every_type(#[case] value: Json, #[case] expected: Option<Scalar>) {
+    let mut spec = json!({"name": "v"});
+    spec.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+    let values = compiled("Auto", json!([spec])).unwrap();
+    let text = "on 1\noff 0\nboot 1746864408\ninfo{node=\"gpu-1\",os=\"some Linux\"} 1\n";
+    assert_eq!(last(&values, &[text]).remove("v"), expected);
+}
+
+#[test]
+fn a_rate_is_a_second_and_summed_over_series() {
+    let values =
+        json!([{"name": "v", "metric": {"name": "c"}, "rate": true, "reduce": "Sum", "multiplier": "1000"}]);
+    let values = compiled("Auto", values).unwrap();
+    let first = "c{cpu=\"0\"} 100\nc{cpu=\"1\"} 5\n";
+    let second = "c{cpu=\"1\"} 10\nc{cpu=\"0\"} 107.5\n";
+    let found = answers(&values, &[first, second]);
+    assert_eq!(found[0].as_ref().unwrap().values.len(), 0, "one answer has no rate, and is an answer");
+    assert_eq!(integers(&found[1].as_ref().unwrap().values), [("v", 1250)]);
+}
+
+#[test]
+fn a_counter_that_resets_gives_no_rate_and_never_a_negative_one() {
+    let values = compiled("Auto", json!([{"name": "v", "jsonPaths": ["$.c"], "rate": true}])).unwrap();
+    let found = answers(&values, &["{\"c\": 100}", "{\"c\": 20}", "{\"c\": 70}"]);
+    let rates: Vec<_> = found.into_iter().map(|found| found.unwrap().values.remove("v")).collect();
+    assert_eq!(rates, [None, None, Some(Scalar::Integer(5))]);
+}
+
+#[test]
+fn an_expression_works_with_what_is_published() {
+    let values = json!([
+        {"name": "size", "jsonPaths": ["$.size"], "multiplier": "1Ki"},
+        {"name": "free", "jsonPaths": ["$.free"], "multiplier": "1Ki"},
+        {"name": "used", "expression": "values.size - values.free", "reading": "diskUsed"},
+        {"name": "percent", "expression": "double(values.used) * 100.0 / double(values.size)"},
+        {"name": "full", "type": "Boolean", "expression": "values.percent > 90"},
+        {"name": "hot", "expression": "has(values.gone) ? values.gone : 0"},
+        {"name": "gone", "jsonPaths": ["$.gone"]},
+        {"name": "half", "expression": "values.gone / 2"},
+    ]);
+    let error = compiled("JSON", values.clone()).unwrap_err().to_string();
+    assert!(error.contains("value hot") && error.contains("gone"), "only earlier values are known: {error}");
+    let mut values = values;
+    values.as_array_mut().unwrap().remove(5);
+    let values = compiled("JSON", values).unwrap();
+    let found = answers(&values, &["{\"size\": 100, \"free\": 7.5}"]).remove(0).unwrap();
+    assert_eq!(found.values["used"], Scalar::Integer(94720));
+    assert_eq!(found.values["percent"], Scalar::Integer(93));
+    assert_eq!(found.values["full"], Scalar::Boolean(true));
+    assert_eq!(found.readings.get(Reading::DiskUsed), Some(94720));
+    assert!(!found.values.contains_key("half"), "what needs an absent value is absent, and no 0");
+    assert_eq!(found.fault, None);
+}
+
+#[test]
+fn an_expression_that_cannot_be_computed_is_absent_and_says_so() {
+    let values = json!([
+        {"name": "a", "jsonPaths": ["$.a"]},
+        {"name": "share", "expression": "100 / values.a"},
+        {"name": "large", "expression": "values.a + 9223372036854775807"},
+    ]);
+    let values = compiled("JSON", values).unwrap();
+    let found = answers(&values, &["{\"a\": 0}", "{\"a\": 1}"]);
+    let zero = found[0].as_ref().unwrap();
+    assert_eq!(
+        (zero.values.contains_key("share"), &zero.fault),
+        (false, &None),
+        "a share of nothing is unknown"
+    );
+    let one = found[1].as_ref().unwrap();
+    assert!(one.fault.as_ref().unwrap().starts_with("value large: "), "{:?}", one.fault);
+    assert_eq!(one.values["share"], Scalar::Integer(100));
+}
+
+#[rstest]
+#[case::path("Auto", json!({"jsonPaths": ["$.a["]}), "value v: the JSON path $.a[ is invalid at position")]
+#[case::expression("Auto", json!({"expression": "values.x + 1"}), "value v: the expression is invalid: line 1, column")]
+#[case::no_source("Auto", json!({}), "exactly one of jsonPaths, metric and expression")]
+#[case::two_sources("Auto", json!({"jsonPaths": ["$.a"], "expression": "1"}), "exactly one of")]
+#[case::path_in_text("Prometheus", json!({"jsonPaths": ["$.a"]}), "jsonPaths cannot be read out of format Prometheus")]
+#[case::metric_in_json("JSON", json!({"metric": {"name": "a"}}), "metric cannot be read out of format Json")]
+#[case::rate_of_time("Auto", json!({"metric": {"name": "a"}, "type": "Time", "rate": true}), "rate is for values of type Integer")]
+#[case::rate_of_expression("Auto", json!({"expression": "1", "rate": true}), "rate is for values")]
+#[case::label_of_number("Auto", json!({"metric": {"name": "a", "label": "l"}}), "metric.label is for values of type Hostname")]
+#[case::hostname_of_number("Auto", json!({"metric": {"name": "a"}, "type": "Hostname"}), "metric.label is for values")]
+#[case::hostname_of_expression("Auto", json!({"expression": "'a'", "type": "Hostname"}), "not Hostname")]
+#[case::reading("Auto", json!({"jsonPaths": ["$.a"], "type": "Boolean", "reading": "cpuPercent"}), "needs type Integer")]
+fn what_cannot_be_compiled_says_why(#[case] format: &str, #[case] value: Json, #[case] expected: &str) {
+    let mut spec = json!({"name": "v"});
+    spec.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+    let error = compiled(format, json!([spec])).unwrap_err().to_string();
+    assert!(error.contains(expected), "{error}");
+}
+
+#[rstest]
+#[case::html("<html><body>It works</body></html>")]
+#[case::other_exporter("go_goroutines 7\n")]
+#[case::empty("")]
+#[case::nothing_found("{\"other\": 1}")]
+fn an_answer_without_anything_wanted_is_not_this_agent(#[case] body: &str) {
+    let values = json!([
+        {"name": "a", "jsonPaths": ["$.a"]},
+        {"name": "b", "metric": {"name": "b"}},
+        {"name": "c", "expression": "1"},
+    ]);
+    let found = answers(&compiled("Auto", values).unwrap(), &[body]).remove(0);
+    assert_eq!(found, Err(Failure::InvalidResponse), "an expression alone is no answer");
+}
