@@ -20,4 +20,5 @@ mod plugins;
 mod pressure;
 mod quiet;
 mod server_lifecycle;
+mod shipped_plugins;
 mod support;
