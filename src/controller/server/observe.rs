@@ -9,7 +9,7 @@ use crate::{
     controller::{context::Context, plugin::index::ActivePlugin},
     metrics::Metrics,
     plugins::{answer::Answer, counters::Counters, values::AgentValues},
-    probe::{AgentAnswer, AgentTarget, Failure, HostOutcome, HostTarget, Lane},
+    probe::{AgentAnswer, AgentTarget, Failure, HostOutcome, HostTarget, Lane, Owner},
 };
 use std::{collections::HashMap, future::pending, mem::take, sync::Arc, time::Duration};
 use tokio::{
@@ -113,6 +113,7 @@ impl AgentRound {
     pub fn start(
         &mut self,
         context: &Arc<Context>,
+        owner: &Owner,
         accepted: &Accepted,
         spec: &OllamaServerSpec,
         plugins: &[Arc<ActivePlugin>],
@@ -121,16 +122,20 @@ impl AgentRound {
     ) {
         for plugin in plugins {
             let Some(port) = plugin.port(&spec.plugin_ports) else { continue };
-            if !polls.is_multiple_of(plugin.every(accepted.interval))
-                || self.asked.values().any(|asked| *asked == plugin.name)
-            {
+            if !polls.is_multiple_of(plugin.every(accepted.interval)) {
+                continue;
+            }
+            if self.asked.values().any(|asked| *asked == plugin.name) {
+                context.metrics.agent_skipped();
                 continue;
             }
             let suspect = memory.agent_is_failing(&plugin.name) || memory.is_failing();
             let target = AgentTarget {
+                owner: Arc::clone(owner),
                 endpoint: plugin.endpoint(&accepted.endpoint, port),
                 path: plugin.path.clone(),
                 timeout: effective_timeout(plugin.timeout, accepted.interval),
+                patience: accepted.interval,
                 lane: if suspect { Lane::Suspect } else { Lane::Healthy },
             };
             let (context, plugin) = (Arc::clone(context), Arc::clone(plugin));
@@ -181,7 +186,10 @@ async fn ask(
     counters: &mut Counters,
 ) -> Option<AgentObservation> {
     let started = Instant::now();
-    let answer = context.prober.agent(target).await?;
+    let Some(answer) = context.prober.agent(target).await else {
+        context.metrics.agent_skipped();
+        return None;
+    };
     let took = started.elapsed();
     let result = answer.and_then(|answer| read(plugin, &answer, counters));
     context.metrics.agent_read(took, result.as_ref().err().copied());
@@ -210,8 +218,9 @@ pub fn plans(plugins: &[Arc<ActivePlugin>], spec: &OllamaServerSpec) -> Vec<Agen
 }
 
 /// How the host is asked this time.
-pub fn host_target(accepted: &Accepted, memory: &Memory, with_models: bool) -> HostTarget {
+pub fn host_target(owner: &Owner, accepted: &Accepted, memory: &Memory, with_models: bool) -> HostTarget {
     HostTarget {
+        owner: Arc::clone(owner),
         endpoint: accepted.endpoint.clone(),
         backend: accepted.backend,
         host_header: accepted.host_header.clone(),

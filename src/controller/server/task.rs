@@ -15,7 +15,7 @@ use crate::{
         context::Context,
         plugin::index::{ActivePlugin, PluginIndex},
     },
-    probe::{HostOutcome, text::clean},
+    probe::{HostOutcome, Owner, text::clean},
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -39,6 +39,8 @@ pub struct ServerTask {
     object: watch::Receiver<Arc<OllamaServer>>,
     plugins: watch::Receiver<Arc<PluginIndex>>,
     phase: Phase,
+    /// Whose turn it is where several objects name one address.
+    owner: Owner,
     memory: Memory,
     publisher: Publisher,
     place: Place,
@@ -79,11 +81,13 @@ impl ServerTask {
         let current = Arc::clone(&object.borrow());
         let acceptance = accept(&current.spec, &context.poll, context.prober.policy());
         let plugins = context.plugins.subscribe();
-        let phase = Phase::of(&current.uid().unwrap_or_default());
+        let uid = current.uid().unwrap_or_default();
+        let phase = Phase::of(&uid);
         Self {
             object,
             plugins,
             phase,
+            owner: uid.into(),
             memory,
             publisher,
             place,
@@ -264,10 +268,11 @@ impl ServerTask {
         if requested {
             self.timing.last_requested = Some(now);
         }
-        let target = host_target(accepted, &self.memory, with_models);
+        let target = host_target(&self.owner, accepted, &self.memory, with_models);
         self.round.start(&self.context, target, Asked { request, extra });
         self.agents.start(
             &self.context,
+            &self.owner,
             accepted,
             &self.current.spec,
             &self.selected,
