@@ -230,9 +230,19 @@ fn half_true() -> Vec<Row> {
         {"name": "fell", "metric": {"name": "fell_total"}, "rate": true},
         {"name": "steady", "metric": {"name": "steady"}}
     ]});
+    // Nearly as deep as an answer may be, where the path finds each number once for each object around it.
+    let nested = {
+        let list = format!("{{\"a\":5,\"text\":\"{CANARY}\"}},").repeat(6_000);
+        format!("{{\"first\":1,\"a\":{}[{list}0]{}}}", "{\"a\":".repeat(27), "}".repeat(27))
+    };
+    let dear = json!({"values": [
+        {"name": "rate", "jsonPaths": ["$..a..a"], "rate": true},
+        {"name": "first", "jsonPaths": ["$.first"]}
+    ]});
     let with =
         |agent: Value, what, reply, values| Row { what, reply, outcome: Values(values), agent: Some(agent) };
     vec![
+        with(dear, "a rate of numbers deep inside each other", ok(JSON, nested), json!({"first": 1})),
         with(
             metrics(&["a", "b", "c", "d"]),
             "NaN and the infinities",

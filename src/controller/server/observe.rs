@@ -99,8 +99,9 @@ impl Round {
 }
 
 /// The agents that are being asked.
-#[derive(Default)]
 pub struct AgentRound {
+    /// The server that they belong to.
+    owner: Owner,
     running: JoinSet<(Option<AgentObservation>, Counters)>,
     /// The plugins that are being asked, by their task.
     asked: HashMap<Id, String>,
@@ -109,11 +110,14 @@ pub struct AgentRound {
 }
 
 impl AgentRound {
+    pub fn new(owner: Owner) -> Self {
+        Self { owner, running: JoinSet::new(), asked: HashMap::new(), counters: HashMap::new() }
+    }
+
     /// Asks every plugin whose turn it is and that is not still talking.
     pub fn start(
         &mut self,
         context: &Arc<Context>,
-        owner: &Owner,
         accepted: &Accepted,
         spec: &OllamaServerSpec,
         plugins: &[Arc<ActivePlugin>],
@@ -131,7 +135,7 @@ impl AgentRound {
             }
             let suspect = memory.agent_is_failing(&plugin.name) || memory.is_failing();
             let target = AgentTarget {
-                owner: Arc::clone(owner),
+                owner: Arc::clone(&self.owner),
                 endpoint: plugin.endpoint(&accepted.endpoint, port),
                 path: plugin.path.clone(),
                 timeout: effective_timeout(plugin.timeout, accepted.interval),
@@ -175,7 +179,7 @@ impl AgentRound {
 
     /// Forgets everything that is under way: it was asked of another host or by other rules. So were the counters.
     pub fn abandon(&mut self) {
-        *self = Self::default();
+        *self = Self::new(Arc::clone(&self.owner));
     }
 }
 

@@ -83,11 +83,11 @@ impl ServerTask {
         let plugins = context.plugins.subscribe();
         let uid = current.uid().unwrap_or_default();
         let phase = Phase::of(&uid);
+        let owner: Owner = uid.into();
         Self {
             object,
             plugins,
             phase,
-            owner: uid.into(),
             memory,
             publisher,
             place,
@@ -95,7 +95,8 @@ impl ServerTask {
             selected: Vec::new(),
             unknown_ports: Vec::new(),
             round: Round::default(),
-            agents: AgentRound::default(),
+            agents: AgentRound::new(Arc::clone(&owner)),
+            owner,
             timing: Timing {
                 slot: None,
                 used_slot: None,
@@ -272,7 +273,6 @@ impl ServerTask {
         self.round.start(&self.context, target, Asked { request, extra });
         self.agents.start(
             &self.context,
-            &self.owner,
             accepted,
             &self.current.spec,
             &self.selected,
