@@ -16,6 +16,8 @@ mod many;
 mod models;
 mod odd_http;
 mod outside;
+mod plugin_dependencies;
+mod plugin_rules;
 mod plugins;
 mod pressure;
 mod quiet;

@@ -1,7 +1,11 @@
 //! The servers that are watched right now and what is known of each, for everybody who only reads.
 
 use crate::{
-    api::{OllamaServerStatus, quantity::Quantity, server_status::Scalar},
+    api::{
+        OllamaServerStatus,
+        quantity::Quantity,
+        server_status::{PluginReport, Scalar},
+    },
     plugins::readings::Readings,
 };
 use k8s_openapi::jiff::Timestamp;
@@ -95,14 +99,19 @@ impl Place {
         let mut servers = self.live.servers.lock().unwrap_or_else(PoisonError::into_inner);
         let before = servers.insert(self.uid.clone(), snapshot);
         let after = servers.get(&self.uid);
-        let states = |snapshot: Option<&Snapshot>| -> Vec<(String, Option<String>)> {
-            let reports = snapshot.and_then(|snapshot| snapshot.status.plugins.as_ref());
-            reports.into_iter().flatten().map(|report| (report.name.clone(), report.state.clone())).collect()
-        };
-        if states(before.as_ref()) != states(after) {
+        if !told(before.as_ref()).eq(told(after)) {
             self.live.plugins_changed();
         }
     }
+}
+
+/// What a plugin's own status is made of: how it fares here, and why.
+fn told(snapshot: Option<&Snapshot>) -> impl Iterator<Item = [Option<&str>; 4]> {
+    let reports = snapshot.and_then(|snapshot| snapshot.status.plugins.as_ref());
+    reports.into_iter().flatten().map(|report| {
+        let PluginReport { name, state, reason, message, .. } = report;
+        [Some(name.as_str()), state.as_deref(), reason.as_deref(), message.as_deref()]
+    })
 }
 
 impl Drop for Place {
