@@ -114,7 +114,7 @@ async fn a_bad_expression_is_refused_with_its_place_and_the_unknown_name() {
         ("valeus.depth > 3", ["rule Full", "line 1, column", "valeus"]),
         ("values.depth >", ["rule Full", "line 1, column", ""]),
         ("values.depth + 1", ["rule Full", "a bool is needed", ""]),
-        ("server.labels.all(x, server.labels.all(y, x == y))", ["rule Full", "loop", ""]),
+        ("server.labels.all(x, server.labels.all(y, x == y))", ["rule Full", "line 1, column", "once"]),
     ] {
         patch_spec::<FleetPlugin>(
             &scene.client,
