@@ -5,7 +5,7 @@ use crate::{
     controller::{
         context::Context,
         event_queue::EventQueue,
-        plugin::{Plugins, index::PluginIndex},
+        plugin::{Plugins, index::PluginIndex, installed::Installed},
         server::{fleet::Fleet, live::Live},
         status_writer::StatusWriter,
     },
@@ -86,6 +86,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         events: events.clone(),
         metrics,
         live,
+        installed: Installed::default(),
         plugins: watch::Sender::new(Arc::new(PluginIndex::default())),
     });
     let namespaces = args.watch_namespaces.clone();

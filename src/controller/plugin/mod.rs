@@ -2,6 +2,7 @@
 //! and they are judged together.
 
 pub mod index;
+pub mod installed;
 mod plan;
 mod validate;
 
@@ -242,6 +243,7 @@ impl Plugins {
         let servers = self.context.live.snapshots();
         let now = Time(Timestamp::now());
         let mut waiting = false;
+        let mut installed = Vec::with_capacity(self.known.len());
         for (uid, known) in &mut self.known {
             let Some(verdict) = &known.verdict else { continue };
             let namespace = known.object.namespace().unwrap_or_default();
@@ -251,6 +253,7 @@ impl Plugins {
             let mut object = FleetPlugin::clone(&known.object);
             object.status.clone_from(&known.published);
             let status = plan::plan(&object, verdict.as_ref().map(|_| ()), counts, &now);
+            installed.push(FleetPlugin { status: Some(status.clone()), ..object });
             if known.published.as_ref() == Some(&status) {
                 continue;
             }
@@ -273,6 +276,7 @@ impl Plugins {
             let generation = known.object.metadata.generation;
             self.context.writer.submit(target, generation, body, Urgency::Transition, Box::new(|| {}));
         }
+        self.context.installed.replace(installed);
         waiting
     }
 }

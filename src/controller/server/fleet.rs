@@ -1,6 +1,11 @@
 //! All servers: the watch of their objects begins, feeds and ends one task for each.
 
-use super::{assess::Memory, live::Place, publish::Publisher, task::ServerTask};
+use super::{
+    assess::Memory,
+    live::Place,
+    publish::{self, Publisher},
+    task::ServerTask,
+};
 use crate::{
     api::{OllamaServer, OllamaServerStatus, condition},
     controller::{
@@ -169,7 +174,10 @@ impl Fleet {
         let publisher = Publisher::new(object.status.clone().unwrap_or_default(), target);
         let place: Place = self.context.live.enter(&uid);
         let memory = Memory::from_status(object.status.clone());
-        let (sender, receiver) = watch::channel(Arc::new(OllamaServer { status: None, ..object }));
+        let object = Arc::new(OllamaServer { status: None, ..object });
+        // Not left to the task: whoever reads must find every server as soon as the list of them is complete.
+        place.show(publish::snapshot(&object, &memory, None));
+        let (sender, receiver) = watch::channel(object);
         let task = ServerTask::new(Arc::clone(&self.context), receiver, place, publisher, memory);
         let task = self.tasks.spawn(task.run()).id();
         self.by_key.insert(key.clone(), uid.clone());
