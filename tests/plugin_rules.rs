@@ -65,7 +65,7 @@ async fn conditions_events_and_metrics_follow_a_rule() {
 }
 
 /// A rule that cannot be computed shows in what the plugin and its report say, and neither in the server's Ready nor
-/// in PluginsHealthy; it heals when it can.
+/// in `PluginsHealthy`; it heals when it can.
 #[tokio::test]
 async fn a_rule_that_fails_shows_in_the_plugin_and_not_in_ready() {
     let scene = Scene::new("queue_depth 3\nqueue_limit 0\n").await;

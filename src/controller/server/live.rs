@@ -2,7 +2,7 @@
 
 use crate::{
     api::{
-        OllamaServerStatus,
+        OllamaServer, OllamaServerStatus,
         quantity::Quantity,
         server_status::{PluginReport, Scalar},
     },
@@ -10,7 +10,7 @@ use crate::{
 };
 use k8s_openapi::jiff::Timestamp;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -23,6 +23,8 @@ use std::{
 pub struct Snapshot {
     pub namespace: Arc<str>,
     pub name: Arc<str>,
+    /// The object as it was last seen, without its status.
+    pub object: Arc<OllamaServer>,
     pub backend: &'static str,
     pub capacity_memory: Option<Quantity>,
     pub capacity_vram: Option<Quantity>,
@@ -82,6 +84,18 @@ impl Live {
 
     pub fn snapshots(&self) -> Vec<Snapshot> {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The servers that `wanted` says yes to.
+    pub fn select(&self, wanted: impl Fn(&Snapshot) -> bool) -> Vec<Snapshot> {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.values().filter(|server| wanted(server)).cloned().collect()
+    }
+
+    /// The namespaces with servers in them.
+    pub fn namespaces(&self) -> BTreeSet<Arc<str>> {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.values().map(|server| Arc::clone(&server.namespace)).collect()
     }
 
     /// Whether plugins fare differently than when this was last called.
