@@ -5,6 +5,7 @@
 #![allow(clippy::needless_pass_by_value)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unwrap_in_result)]
 
+mod api;
 mod apiserver_faults;
 mod bad_objects;
 mod chart;
@@ -13,13 +14,16 @@ mod crds;
 mod harness;
 mod hostile_agents;
 mod hostile_hosts;
+mod import;
 mod many;
 mod many_plugins;
 mod models;
 mod odd_http;
 mod old_defects;
 mod outside;
+mod plugin_dependencies;
 mod plugin_ports;
+mod plugin_rules;
 mod plugins;
 mod pressure;
 mod quiet;

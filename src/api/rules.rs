@@ -1,6 +1,7 @@
 //! What the schema cannot say about a field, as CEL rules that the API server checks. Each has one message, which
 //! says what to write instead; where a value can be wrong in several ways, the message is chosen for the first.
 
+use crate::plugins::version_range::RANGE_PATTERN;
 use kube::core::{Message, Rule};
 
 /// 1 to 65535, without leading zeros.
@@ -242,12 +243,9 @@ pub fn unique_value_names() -> Rule {
     )
 }
 
-/// The set of malformed ranges is larger than what this refuses; the rest is found when the plugin is accepted.
-const VERSION_RANGE: &str = r"^[ 0-9A-Za-z.*~^<>=|+-]*$";
-
 pub fn version_range(field: &str) -> Rule {
     rule(
-        matches(VERSION_RANGE),
+        matches(RANGE_PATTERN),
         format!(
             "{field} must be a range of versions as npm writes them, without commas, for example >=0.1 <1 or ^1.2 || 2.x"
         ),
@@ -263,7 +261,7 @@ pub fn plugin_range_names() -> Rule {
 
 pub fn plugin_ranges() -> Rule {
     rule(
-        format!("self.all(name, self[name].matches(r'{VERSION_RANGE}'))"),
+        format!("self.all(name, self[name].matches(r'{RANGE_PATTERN}'))"),
         "a value of dependencies.plugins is a range of versions as npm writes them, without commas, for example >=2 or ^1.2",
     )
 }
@@ -277,7 +275,7 @@ pub fn one_source() -> Rule {
 
 pub fn rate_needs_numbers() -> Rule {
     rule(
-        "!has(self.rate) || !self.rate || (self.type == 'Integer' && !has(self.expression))",
+        "!has(self.rate) || !self.rate || ((!has(self.type) || self.type == 'Integer') && !has(self.expression))",
         "rate is for values of type Integer with jsonPaths or metric; remove it, or write the rate as a value of its own",
     )
     .field_path(".rate")
@@ -285,7 +283,7 @@ pub fn rate_needs_numbers() -> Rule {
 
 pub fn label_is_for_hostnames() -> Rule {
     rule(
-        "!has(self.metric) || (has(self.metric.label) == (self.type == 'Hostname'))",
+        "!has(self.metric) || has(self.metric.label) == (has(self.type) && self.type == 'Hostname')",
         "metric.label is for values of type Hostname, which need it; the other types take the number of the series",
     )
     .field_path(".metric")

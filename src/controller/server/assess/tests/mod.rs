@@ -1,5 +1,7 @@
 //! Scenarios of one server, step by step: what is concluded, what is announced, what would be written.
 
+mod rules;
+
 use super::*;
 use crate::api::fleet_plugin::Reading;
 use crate::{
