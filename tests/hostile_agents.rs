@@ -53,6 +53,9 @@ enum Outcome {
 }
 use Outcome::{Error, Values};
 
+/// Name of a plugin, what its agent does, what must become of it, and its own spec.
+type Expected = (String, &'static str, Outcome, Option<Value>);
+
 struct Row {
     what: &'static str,
     reply: Reply,
@@ -76,6 +79,11 @@ fn ok(content_type: &str, body: impl Into<Vec<u8>>) -> Reply {
     Reply::Bytes([head.into_bytes(), body].concat())
 }
 
+/// One line for each number.
+fn lines(numbers: impl Iterator<Item = u32>, line: impl Fn(u32) -> String) -> String {
+    numbers.map(line).collect::<Vec<_>>().concat()
+}
+
 fn head(head: &str) -> Vec<u8> {
     format!("HTTP/1.1 {head}\r\n\r\n").into_bytes()
 }
@@ -91,9 +99,6 @@ fn bodies() -> Vec<Row> {
     let flood = format!("\"{CANARY}\",").repeat(200).into_bytes();
     let gigabyte = head("200 OK\r\nContent-Type: application/json\r\nContent-Length: 1073741824");
     let chunk = [format!("{:x}\r\n", flood.len()).as_bytes(), &flood, b"\r\n"].concat();
-    let samples = |from: u32, to: u32| -> String {
-        (from..to).map(|number| format!("{CANARY}_{number} 1\n")).collect()
-    };
     let deep = |open: &str, close: &str| format!("{}1{}", open.repeat(100_000), close.repeat(100_000));
     let dense = format!("[{}0]", format!("{{\"{CANARY}\":0}},").repeat(40_000));
     vec![
@@ -104,7 +109,11 @@ fn bodies() -> Vec<Row> {
             Error("ResponseTooLarge"),
         ),
         row("1 GiB until the end", Reply::Endless(head("200 OK"), flood), Error("ResponseTooLarge")),
-        row("a million metrics", ok(TEXT, samples(0, 1_000_000)), Error("ResponseTooLarge")),
+        row(
+            "a million metrics",
+            ok(TEXT, lines(0..1_000_000, |n| format!("{CANARY}_{n} 1\n"))),
+            Error("ResponseTooLarge"),
+        ),
         row("JSON 100,000 arrays deep", ok(JSON, deep("[", "]")), Error("InvalidResponse")),
         row("JSON 100,000 objects deep", ok(JSON, deep("{\"n\":", "}")), Error("InvalidResponse")),
         row("JSON of 40,000 objects", ok(JSON, dense), Error("ResponseTooLarge")),
@@ -125,10 +134,7 @@ fn bodies() -> Vec<Row> {
         ),
         row(
             "1000 labels",
-            ok(
-                TEXT,
-                format!("m{{{}}} 1\n", (0..1000).map(|n| format!("{CANARY}{n}=\"x\",")).collect::<String>()),
-            ),
+            ok(TEXT, format!("m{{{}}} 1\n", lines(0..1000, |n| format!("{CANARY}{n}=\"x\",")))),
             Error("ResponseTooLarge"),
         ),
         row(
@@ -138,7 +144,7 @@ fn bodies() -> Vec<Row> {
         ),
         row(
             "5000 series of one metric",
-            ok(TEXT, (0..5000).map(|n| format!("m{{x=\"{CANARY}{n}\"}} 1\n")).collect::<String>()),
+            ok(TEXT, lines(0..5000, |n| format!("m{{x=\"{CANARY}{n}\"}} 1\n"))),
             Error("ResponseTooLarge"),
         ),
         row(
@@ -327,41 +333,7 @@ async fn whatever_an_agent_answers_is_its_plugins_own_affair() {
         assert!(!text.contains(CANARY), "an answer is in the metrics");
         let fell = metric_value(&text, "ollama_fleet_plugin_value", &[("name", "fell")]);
         assert_eq!(fell, None, "a counter that falls has no rate");
-        let reports: BTreeMap<String, PluginReport> = status_of(&server)
-            .plugins
-            .unwrap_or_default()
-            .into_iter()
-            .map(|one| (one.name.clone(), one))
-            .collect();
-        let missing: Vec<String> = expected
-            .iter()
-            .filter_map(|(name, what, outcome, _)| {
-                let report = reports.get(name).cloned().unwrap_or_default();
-                let is_so = match outcome {
-                    Error(reason) => {
-                        report.state.as_deref() == Some("Error")
-                            && report.reason.as_deref() == Some(*reason)
-                            && report.message.is_some()
-                            && report.values.is_empty()
-                    }
-                    // Values alone are no reason for a write, but the first of them come with the state.
-                    Values(values) => {
-                        report.state.as_deref() == Some("Active")
-                            && serde_json::to_value(&report.values).unwrap() == *values
-                    }
-                };
-                let wanted = match outcome {
-                    Error(reason) => (*reason).to_owned(),
-                    Values(values) => values.to_string(),
-                };
-                (!is_so).then(|| format!("{name}, {what}: not {wanted}: {report:?}"))
-            })
-            .collect();
-        let healthy = reports.get("fleet-metrics").and_then(|report| report.state.clone());
-        if healthy.as_deref() != Some("Active") {
-            return Err(format!("the healthy plugin is {healthy:?}"));
-        }
-        if missing.is_empty() { Ok(()) } else { Err(missing.join("\n")) }
+        outcomes(&server, &expected)
     };
     let start = std::time::Instant::now();
     eventually(VERDICT, "every answer has become its outcome", &mut as_expected).await;
@@ -381,6 +353,46 @@ async fn whatever_an_agent_answers_is_its_plugins_own_affair() {
     let stats = scene.fleet.stats().await;
     assert_eq!((stats.max_in_flight, stats.agent_max_in_flight), (1, 1));
 
+    nothing_leaked(&scene).await;
+    eprintln!(
+        "figure: {} hostile agents, all told after {took:.1?}; widest gap of the others {widest} ms; RSS {} to {} MiB",
+        expected.len(),
+        before >> 20,
+        rss >> 20
+    );
+}
+
+/// Whether every plugin of the server has become what was expected, and the healthy one is well.
+fn outcomes(server: &OllamaServer, expected: &[Expected]) -> Result<(), String> {
+    let reports = status_of(server).plugins.unwrap_or_default();
+    let reports: BTreeMap<&str, &PluginReport> =
+        reports.iter().map(|report| (report.name.as_str(), report)).collect();
+    let state = |name: &str| reports.get(name).and_then(|report| report.state.as_deref());
+    let mut missing = Vec::new();
+    if state("fleet-metrics") != Some("Active") {
+        missing.push(format!("the healthy plugin is {:?}", state("fleet-metrics")));
+    }
+    for (name, what, outcome, _) in expected {
+        let report = reports.get(name.as_str()).copied().cloned().unwrap_or_default();
+        let (is_so, wanted) = match outcome {
+            Error(reason) => {
+                let says = report.reason.as_deref() == Some(*reason) && report.message.is_some();
+                (state(name) == Some("Error") && says && report.values.is_empty(), (*reason).to_owned())
+            }
+            Values(values) => {
+                let said = serde_json::to_value(&report.values).unwrap();
+                (state(name) == Some("Active") && said == *values, values.to_string())
+            }
+        };
+        if !is_so {
+            missing.push(format!("{name}, {what}: not {wanted}: {report:?}"));
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { Err(missing.join("\n")) }
+}
+
+/// Nothing has ended by a bug, and no byte of an answer is in an object, an Event, the metrics or the log.
+async fn nothing_leaked(scene: &Scene) {
     let text = scene.operator.metrics().await;
     assert_eq!(metric_value(&text, "ollama_fleet_panics_total", &[]), Some(0.0));
     assert_each_family_is_declared_once(&text);
@@ -400,12 +412,6 @@ async fn whatever_an_agent_answers_is_its_plugins_own_affair() {
     }
     let log = scene.operator.log();
     assert!(!log.contains(CANARY) && !log.contains('\u{1b}'), "an answer is in the log");
-    eprintln!(
-        "figure: {} hostile agents, all told after {took:.1?}; widest gap of the others {widest} ms; RSS {} to {} MiB",
-        expected.len(),
-        before >> 20,
-        rss >> 20
-    );
 }
 
 /// Agents of a plugin that names no values make up as many names as fit their answers, each machine its own: a server
@@ -416,7 +422,7 @@ async fn names_that_agents_make_up_are_bounded_and_the_rest_is_counted() {
     let hosts: serde_json::Map<String, Value> = (0..HOSTS)
         .map(|host| {
             // In the order in which they are least welcome.
-            let body: String = (0..60_000).rev().map(|number| format!("h{host}_v{number:05} 1\n")).collect();
+            let body = lines((0..60_000).rev(), |number| format!("h{host}_v{number:05} 1\n"));
             (host.to_string(), json!({"agentBody": body, "agentContentType": TEXT}))
         })
         .collect();
@@ -516,8 +522,8 @@ async fn say(mut stream: TcpStream, replies: &[Reply]) -> std::io::Result<()> {
 /// Prometheus refuses a scrape in which a family is declared twice.
 #[track_caller]
 fn assert_each_family_is_declared_once(text: &str) {
-    let mut families: Vec<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
-    families.iter_mut().for_each(|family| *family = family.split(' ').next().unwrap());
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let mut families: Vec<&str> = families.collect();
     let all = families.len();
     families.sort_unstable();
     let twice: Vec<_> = families.windows(2).filter(|pair| pair[0] == pair[1]).collect();

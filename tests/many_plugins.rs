@@ -40,10 +40,10 @@ fn answer(number: i64) -> Value {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fifty_plugins_stay_on_schedule_while_one_of_them_hangs() {
     let number = servers();
-    let mut state = answer(1);
-    state["paths"] = json!({ format!("agent:{}", path(HANGING)): {"mode": "hang"} });
+    let mut agents = answer(1);
+    agents["paths"] = json!({ format!("agent:{}", path(HANGING)): {"mode": "hang"} });
     let scene =
-        Scene::with(number, &json!({ "defaults": state }), |builder| builder.arg("--poll-interval=10s"))
+        Scene::with(number, &json!({ "defaults": agents }), |builder| builder.arg("--poll-interval=10s"))
             .await;
     for index in 0..PLUGINS {
         let agent = json!({"endpoint": path(index), "values": [{"name": "n", "jsonPaths": ["$.n"]}]});
@@ -116,7 +116,7 @@ async fn fifty_plugins_stay_on_schedule_while_one_of_them_hangs() {
         }
     }
     assert_eq!(stats.max_in_flight, 1);
-    assert_eq!(delta("ollama_fleet_server_polls_skipped_total", &[]), 0.0, "polls were left out");
+    assert!(delta("ollama_fleet_server_polls_skipped_total", &[]) < 1.0, "polls were left out");
     // A server's first poll is at once, and its second may come while the plugin that hangs is still being read.
     let skipped = delta("ollama_fleet_plugin_scrapes_skipped_total", &[]);
     assert!(skipped <= f64::from(u32::try_from(number).unwrap()), "{skipped} readings were left out");
@@ -168,8 +168,8 @@ fn only_one_fails(server: &OllamaServer) -> Result<(), String> {
 /// object's readings are under way at a time, and each plugin of each object is read at every poll.
 #[tokio::test]
 async fn agents_of_two_objects_for_one_machine_take_turns() {
-    let state = json!({"agentBody": "{\"n\":1}", "paths": {"agent:/hangs": {"mode": "hang"}}});
-    let scene = Scene::with(1, &json!({ "defaults": state }), |builder| builder).await;
+    let agents = json!({"agentBody": "{\"n\":1}", "paths": {"agent:/hangs": {"mode": "hang"}}});
+    let scene = Scene::with(1, &json!({ "defaults": agents }), |builder| builder).await;
     let port = scene.fleet.agent_port();
     scene.apply(&plugin("hangs", port, json!({"endpoint": "/hangs", "timeout": "500ms"}))).await;
     scene.apply(&plugin("works", port, json!({"endpoint": "/works", "timeout": "500ms"}))).await;
@@ -201,7 +201,7 @@ async fn agents_of_two_objects_for_one_machine_take_turns() {
     }
     assert!(stats.agent_max_in_flight <= 2, "{} readings at once", stats.agent_max_in_flight);
     assert_eq!(stats.max_in_flight, 1);
-    assert_eq!(skipped().await, before, "readings were left out");
+    assert!(skipped().await - before < 1.0, "readings were left out");
 }
 
 /// A plugin at the port of an Ollama host is never read beside the host's own requests, is read at every poll all the

@@ -48,7 +48,9 @@ fn every_row_has_its_test_or_a_reason() {
         let mut named = 0;
         for name in rest.split('`').skip(1).step_by(2) {
             let (file, test) = name.split_once("::").unwrap_or_else(|| panic!("row {number}: {name}"));
-            let source = fs::read_to_string(tests.join(format!("{file}.rs"))).unwrap();
+            let source = [format!("{file}.rs"), format!("{file}/mod.rs")];
+            let source = source.iter().find_map(|source| fs::read_to_string(tests.join(source)).ok());
+            let source = source.unwrap_or_else(|| panic!("row {number}: there is no file {file}"));
             let declared = source
                 .lines()
                 .any(|line| line.trim_start_matches("async ").strip_prefix(&format!("fn {test}(")).is_some());
@@ -89,8 +91,8 @@ async fn row_01_numbers_with_a_fraction_end_no_poll() {
 /// What is asked is the path that the plugin names, and no other.
 #[tokio::test]
 async fn row_03_the_endpoint_of_a_plugin_is_what_is_asked() {
-    let state = json!({"agentBody": "{\"n\": 1}", "agentContentType": "application/json"});
-    let scene = Scene::with(1, &json!({ "defaults": state }), |builder| builder).await;
+    let answers = json!({"agentBody": "{\"n\": 1}", "agentContentType": "application/json"});
+    let scene = Scene::with(1, &json!({ "defaults": answers }), |builder| builder).await;
     let port = scene.fleet.agent_port();
     scene.apply(&plugin("first", port, json!({"endpoint": "/status/v2"}))).await;
     scene.apply(&plugin("second", port, json!({"endpoint": "/other"}))).await;
@@ -107,8 +109,8 @@ async fn row_03_the_endpoint_of_a_plugin_is_what_is_asked() {
 #[tokio::test]
 async fn row_04_another_exporter_at_the_agents_port_is_told() {
     let text = "# HELP node_load1 1m load average.\n# TYPE node_load1 gauge\nnode_load1 0.21\n";
-    let state = json!({"agentBody": text, "agentContentType": "text/plain; version=0.0.4; charset=utf-8"});
-    let scene = Scene::with(1, &json!({ "defaults": state }), |builder| builder).await;
+    let answers = json!({"agentBody": text, "agentContentType": "text/plain; version=0.0.4; charset=utf-8"});
+    let scene = Scene::with(1, &json!({ "defaults": answers }), |builder| builder).await;
     scene.agents().await;
     scene.server("a", 0, json!({})).await;
     scene.until("a", "PluginsHealthy", "False", "PluginFailed").await;
@@ -194,7 +196,7 @@ async fn row_09_a_body_that_stalls_piles_nothing_up() {
     scene.polls(0, 5).await;
     let stats = scene.fleet.stats().await;
     assert_eq!((stats.max_in_flight, stats.max_connections, stats.agent_max_in_flight), (1, 1, 1));
-    assert_eq!(skipped().await, before, "polls were left out");
+    assert!(skipped().await - before < 1.0, "polls were left out");
 }
 
 /// A proxy that lets only the API through is Online; a host with the right greeting and a broken API is not, and says

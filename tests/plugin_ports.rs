@@ -53,8 +53,8 @@ async fn until_asked(scene: &Scene, host: usize) {
 /// the other by an edit, without a restart.
 #[tokio::test]
 async fn a_port_override_moves_a_plugin_turns_it_off_or_leaves_it() {
-    let state = json!({"agentBody": "{\"n\": 1}", "agentContentType": "application/json"});
-    let scene = Scene::with(3, &json!({ "defaults": state }), |builder| builder).await;
+    let answers = json!({"agentBody": "{\"n\": 1}", "agentContentType": "application/json"});
+    let scene = Scene::with(3, &json!({ "defaults": answers }), |builder| builder).await;
     let values = json!({"configKey": KEY, "values": [{"name": "n", "jsonPaths": ["$.n"]}]});
     scene.apply(&plugin("p", scene.fleet.agent_port(), values)).await;
     let (port, asked) = agent(&scene, 1).await;
@@ -103,8 +103,8 @@ fn manifest(scene: &Scene, ports: Value) -> String {
 /// the key is not there, so that the default port is asked. A port out of range is refused with what to write.
 #[tokio::test]
 async fn a_null_port_is_refused_or_means_the_default_and_never_zero() {
-    let state = json!({"agentBody": "{\"n\": 1}", "agentContentType": "application/json"});
-    let scene = Scene::with(1, &json!({ "defaults": state }), |builder| builder).await;
+    let answers = json!({"agentBody": "{\"n\": 1}", "agentContentType": "application/json"});
+    let scene = Scene::with(1, &json!({ "defaults": answers }), |builder| builder).await;
     scene.apply(&plugin("p", scene.fleet.agent_port(), json!({ "configKey": KEY }))).await;
     let kubectl = |server_side: bool, ports: Value| {
         let mut args = vec!["apply", "-n", &*scene.namespace, "-f", "-"];
@@ -163,8 +163,8 @@ async fn an_unknown_config_key_is_told_until_its_plugin_appears() {
 /// accepted, says whose the key is, and heals by itself when the older one takes another key.
 #[tokio::test]
 async fn a_config_key_belongs_to_the_older_plugin_until_it_takes_another() {
-    let state = json!({"agentBody": "{\"n\": 1}", "agentContentType": "application/json"});
-    let scene = Scene::with(1, &json!({ "defaults": state }), |builder| builder).await;
+    let answers = json!({"agentBody": "{\"n\": 1}", "agentContentType": "application/json"});
+    let scene = Scene::with(1, &json!({ "defaults": answers }), |builder| builder).await;
     let (port, asked) = agent(&scene, 0).await;
     let usual = scene.fleet.agent_port();
     // The creation times of Kubernetes are whole seconds; within one of them the name decides.

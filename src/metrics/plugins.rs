@@ -31,7 +31,7 @@ pub fn series(out: &mut Out<'_, '_>, servers: &[Snapshot]) -> fmt::Result {
         },
     )?;
     out.series(
-        "plugin_last_scrape_duration_seconds",
+        "plugin_scrape_duration_seconds",
         "How long the last reading of a plugin's agent took",
         None,
         servers,
