@@ -231,7 +231,7 @@ fn report(plan: &AgentPlan, memory: &Memory, plans: &[AgentPlan]) -> PluginRepor
     };
     let failure = agent.failure.filter(|_| agent.state == State::Error);
     let (reason, message) = if let Some(failure) = failure {
-        (Some(failure.reason()), Some(failure.text().to_owned()))
+        (Some(failure.reason()), Some(failure.agent_text().to_owned()))
     } else if let Some(fault) = agent.fault() {
         (Some(EVALUATION_FAILED), Some(fault.chars().take(MESSAGE_MAX).collect()))
     } else if rules::has_no_room(memory, plans, &plan.name) {
