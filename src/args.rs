@@ -83,7 +83,7 @@ pub struct ServeArgs {
     #[arg(long, env = "OLLAMA_FLEET_HEALTH_LISTEN", default_value = ":8081", value_parser = listen_address, value_name = "ADDRESS")]
     pub health_listen: SocketAddr,
 
-    /// Address for /metrics: TLS, or plain HTTP on a loopback address without --tls-cert-file
+    /// Address for /metrics and /api/…: TLS, or plain HTTP on a loopback address without --tls-cert-file
     #[arg(long, env = "OLLAMA_FLEET_LISTEN", default_value = ":8443", value_parser = listen_address, value_name = "ADDRESS")]
     pub listen: SocketAddr,
 
@@ -95,7 +95,7 @@ pub struct ServeArgs {
     #[arg(long, env = "OLLAMA_FLEET_TLS_KEY_FILE", requires = "tls_cert_file", value_name = "FILE")]
     pub tls_key_file: Option<PathBuf>,
 
-    /// Who may read --listen: holders of a token with the right to get /metrics, or, on loopback only, everybody
+    /// Who may read --listen: holders of a token, what its owner has the right to, or, on loopback only, everybody
     #[arg(long, env = "OLLAMA_FLEET_API_AUTH", value_enum, default_value_t = ApiAuth::Kubernetes)]
     pub api_auth: ApiAuth,
 }

@@ -64,7 +64,7 @@ pub struct Metrics {
     poll_failures: Family<Reason, Counter>,
     polls_skipped: Counter,
     schedule_lag: Histogram,
-    scrape_duration: Histogram,
+    agent_read_duration: Histogram,
     scrape_failures: Family<Reason, Counter>,
     writes: Family<KindOutcome, Counter>,
     write_duration: Family<KindOnly, Histogram>,
@@ -110,11 +110,11 @@ impl Metrics {
             "Time from a server's slot to the begin of its poll",
             schedule_lag.clone(),
         );
-        let scrape_duration = Histogram::new(REQUEST_BUCKETS);
+        let agent_read_duration = Histogram::new(REQUEST_BUCKETS);
         registry.register(
-            "plugin_scrape_duration_seconds",
+            "agent_read_duration_seconds",
             "Time of one reading of an agent",
-            scrape_duration.clone(),
+            agent_read_duration.clone(),
         );
         let scrape_failures = Family::default();
         registry.register(
@@ -151,7 +151,7 @@ impl Metrics {
             poll_failures,
             polls_skipped,
             schedule_lag,
-            scrape_duration,
+            agent_read_duration,
             scrape_failures,
             writes,
             write_duration,
@@ -215,7 +215,7 @@ impl Metrics {
     }
 
     pub fn agent_read(&self, duration: Duration, failure: Option<Failure>) {
-        self.scrape_duration.observe(duration.as_secs_f64());
+        self.agent_read_duration.observe(duration.as_secs_f64());
         if let Some(failure) = failure {
             self.scrape_failures.get_or_create(&Reason { reason: failure.reason() }).inc();
         }

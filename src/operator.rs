@@ -5,14 +5,14 @@ use crate::{
     controller::{
         context::Context,
         event_queue::EventQueue,
-        plugin::{Plugins, index::PluginIndex},
+        plugin::{Plugins, index::PluginIndex, installed::Installed},
         server::{fleet::Fleet, live::Live},
         status_writer::StatusWriter,
     },
     metrics::Metrics,
     probe::{ClientError, Prober, address::AddressPolicy},
     runtime::{CrdGate, Readiness, Watchdog, shutdown_signal, wait_for_crds},
-    serve::{ServeError, Serving},
+    serve::{ServeError, Serving, Shown},
 };
 use kube::{
     Client, Config,
@@ -45,6 +45,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     raise_file_limit();
     let client = client(&args).await?;
     let live = Live::default();
+    let installed = Installed::default();
     let metrics = Metrics::new(&live, args.metrics_server_limit);
     let readiness = Readiness::new();
     let crds = readiness.gate("crds");
@@ -55,9 +56,15 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let serving = Serving::bind(
         &args.serve,
         client.clone(),
-        readiness,
+        readiness.clone(),
         Watchdog::start(),
         Arc::new(move || exposition.expose()),
+        Shown {
+            live: live.clone(),
+            installed: installed.clone(),
+            readiness,
+            namespaces: args.watch_namespaces.clone().into(),
+        },
     )?;
     let addresses = serving.local_addrs();
     tracing::info!(health = %addresses.health, api = %addresses.main, tls = addresses.tls, "listening");
@@ -86,6 +93,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         events: events.clone(),
         metrics,
         live,
+        installed,
         plugins: watch::Sender::new(Arc::new(PluginIndex::default())),
     });
     let namespaces = args.watch_namespaces.clone();

@@ -31,7 +31,7 @@ fn token_of(control_plane: &ControlPlane, account: &str) -> String {
 }
 
 /// With exactly the ServiceAccount that the chart installs, over the whole cluster: a server becomes Ready, an Event is
-/// told, a plugin gets its status, and `/metrics` tells callers apart. Nothing is forbidden to it on the way.
+/// told, a plugin gets its status, and `/metrics` and the API tell callers apart. Nothing is forbidden to it on the way.
 #[tokio::test]
 async fn the_charts_service_account_is_enough() {
     let control_plane = ControlPlane::start_bare();
@@ -67,6 +67,7 @@ async fn the_charts_service_account_is_enough() {
     .await;
 
     metrics_tell_callers_apart(&control_plane, &operator).await;
+    the_view_role_shows_one_namespace(&control_plane, &operator).await;
     let log = operator.log();
     assert!(!log.to_lowercase().contains("forbidden"), "a right is missing");
 }
@@ -90,5 +91,31 @@ async fn metrics_tell_callers_apart(control_plane: &ControlPlane, operator: &Ope
             if right { Ok(()) } else { Err(format!("{status} instead of {expected}: {body}")) }
         })
         .await;
+    }
+}
+
+/// The cluster's own role `view`, bound in a namespace, shows what is there, by the chart's aggregated role; elsewhere
+/// nothing.
+async fn the_view_role_shows_one_namespace(control_plane: &ControlPlane, operator: &Operator) {
+    let bind = |account: &str, namespace: &str| {
+        control_plane.kubectl(&["create", "serviceaccount", account, "-n", NAMESPACE], None).ok();
+        let account = format!("--serviceaccount={NAMESPACE}:{account}");
+        let args = ["create", "rolebinding", "viewer", "--clusterrole=view", &account, "-n", namespace];
+        control_plane.kubectl(&args, None).ok();
+    };
+    bind("viewer", "default");
+    bind("viewer-elsewhere", NAMESPACE);
+    for (account, expected) in [("viewer", 1), ("viewer-elsewhere", 0)] {
+        let token = token_of(control_plane, account);
+        for path in ["/api/plugins", "/api/servers"] {
+            let url = format!("http://{}{path}", operator.api_address());
+            eventually(PATIENCE, "the list is the caller's", async || {
+                let (status, body) = http::get_with_token(&url, Some(&token)).await?;
+                let rows =
+                    serde_json::from_str::<Vec<Value>>(&body).map_err(|error| format!("{error}: {body}"))?;
+                if status == 200 && rows.len() == expected { Ok(()) } else { Err(body) }
+            })
+            .await;
+        }
     }
 }

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unwrap_in_result)]
 
 mod agent_guide;
+mod api;
 mod apiserver_faults;
 mod bad_objects;
 mod chart;
@@ -17,6 +18,8 @@ mod many;
 mod models;
 mod odd_http;
 mod outside;
+mod plugin_dependencies;
+mod plugin_rules;
 mod plugins;
 mod pressure;
 mod quiet;

@@ -1,7 +1,10 @@
 //! What every controller task shares.
 
 use super::{
-    event_queue::EventQueue, plugin::index::PluginIndex, server::live::Live, status_writer::StatusWriter,
+    event_queue::EventQueue,
+    plugin::{index::PluginIndex, installed::Installed},
+    server::live::Live,
+    status_writer::StatusWriter,
 };
 use crate::{args::PollArgs, metrics::Metrics, probe::Prober};
 use kube::Client;
@@ -17,6 +20,7 @@ pub struct Context {
     pub events: EventQueue,
     pub metrics: Arc<Metrics>,
     pub live: Live,
+    pub installed: Installed,
     /// The accepted plugins; the plugin controller keeps it true.
     pub plugins: watch::Sender<Arc<PluginIndex>>,
 }

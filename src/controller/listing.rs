@@ -17,7 +17,7 @@ pub enum Change<K> {
     /// The object is there, new or changed.
     Applied(K),
     /// It cannot be read, and this generation of it has not been answered yet.
-    Unreadable(InvalidObject),
+    Unreadable(Box<InvalidObject>),
     /// The object with this UID is gone.
     Gone(String),
     /// A list is whole: what this scope had before and is not among these UIDs is gone.
@@ -110,7 +110,7 @@ impl Listing {
                     return None;
                 }
                 self.count();
-                Some(Change::Unreadable(invalid))
+                Some(Change::Unreadable(Box::new(invalid)))
             }
         }
     }

@@ -3,19 +3,21 @@
 //! Never logs a token or the header that it came in, and never keeps one: the memory knows digests.
 
 use super::{
-    cache::{Cache, TokenDigest},
+    cache::{ALLOW_FOR, Cache, DENY_FOR, TokenDigest},
     problem::Problem,
-    review::{ReviewError, Right, Verdict, review},
+    review::{REVIEW_DEADLINE, ReviewError, Right, authenticate, authorize},
 };
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use k8s_openapi::api::authentication::v1::UserInfo;
 use kube::Client;
 use ring::digest::{SHA256, digest};
 use std::{
     num::NonZeroU32,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Instant,
 };
+use tokio::{sync::Semaphore, time::timeout};
 
 /// For callers behind the apiserver's service proxy, which strips `Authorization`.
 pub const TOKEN_HEADER: &str = "x-ollama-fleet-token";
@@ -25,11 +27,27 @@ pub const TOKEN_HEADER: &str = "x-ollama-fleet-token";
 pub const TOKEN_MAX: usize = 16 * 1024;
 
 /// Everybody who reaches the port can make the operator ask the apiserver by inventing tokens. Honest callers need
-/// two reviews a minute each.
-const REVIEWS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
+/// one question a minute each.
+const TOKENS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
 /// A few dozen scrapers whose verdicts expire at once, at start for example.
-const REVIEW_BURST: NonZeroU32 = NonZeroU32::new(40).unwrap();
+const TOKENS_BURST: NonZeroU32 = NonZeroU32::new(40).unwrap();
+
+/// Who holds a good token can make the operator ask by wanting many things, so each user has a share of their own.
+const RIGHTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
+
+/// Both lists of somebody who may read some namespaces of very many; see `NAMESPACES_MAX`.
+const RIGHTS_BURST: NonZeroU32 = NonZeroU32::new(600).unwrap();
+
+/// Questions about rights that are under way at once, whoever asks: at a few ms each, thousands a second.
+const RIGHTS_AT_ONCE: usize = 16;
+
+/// About 500 KiB. Questions are limited to 20 a second, so a flood of wrong tokens fills at most 20 × 30 s + 40 = 640
+/// entries before the first of them expire, and cannot push out those of honest callers.
+const IDENTITIES_MAX: usize = 1024;
+
+/// About 3 MiB, and what four users can fill at most: 600 + 20 × 60 s each.
+const VERDICTS_MAX: usize = 8192;
 
 /// Decides about requests.
 pub enum Authorizer {
@@ -41,62 +59,123 @@ pub enum Authorizer {
 /// Asks the apiserver, but not twice within a minute, and not for everything that anybody sends.
 pub struct Reviewer {
     client: Client,
-    cache: Mutex<Cache>,
-    limiter: DefaultDirectRateLimiter,
+    /// Who holds a token; `None`: nobody.
+    identities: Mutex<Cache<TokenDigest, Option<Arc<UserInfo>>>>,
+    /// Consulted only while the identity is known, so that neither outlives its minute by the other's.
+    verdicts: Mutex<Cache<(TokenDigest, Right), bool>>,
+    token_limiter: DefaultDirectRateLimiter,
+    right_limiter: DefaultKeyedRateLimiter<String>,
+    asking: Semaphore,
     /// The last failure that was logged; only a change is news.
     failure: Mutex<Option<ReviewError>>,
 }
 
+/// Whoever sent a request, once their token is known to be good.
+pub struct Caller<'a> {
+    /// `None`: everybody, who may do everything.
+    known: Option<Known<'a>>,
+}
+
+struct Known<'a> {
+    reviewer: &'a Reviewer,
+    token: TokenDigest,
+    user: Arc<UserInfo>,
+}
+
 impl Authorizer {
     pub fn kubernetes(client: Client) -> Self {
-        let quota = Quota::per_second(REVIEWS_PER_SECOND).allow_burst(REVIEW_BURST);
+        let tokens = Quota::per_second(TOKENS_PER_SECOND).allow_burst(TOKENS_BURST);
+        let rights = Quota::per_second(RIGHTS_PER_SECOND).allow_burst(RIGHTS_BURST);
         Self::Kubernetes(Box::new(Reviewer {
             client,
-            cache: Mutex::default(),
-            limiter: RateLimiter::direct(quota),
+            identities: Mutex::new(Cache::new(IDENTITIES_MAX)),
+            verdicts: Mutex::new(Cache::new(VERDICTS_MAX)),
+            token_limiter: RateLimiter::direct(tokens),
+            right_limiter: RateLimiter::keyed(rights),
+            asking: Semaphore::new(RIGHTS_AT_ONCE),
             failure: Mutex::default(),
         }))
     }
 
-    /// May the sender of these headers do this?
-    pub async fn check(&self, headers: &HeaderMap, right: &Right) -> Result<(), Problem> {
+    /// Who sent these headers?
+    pub async fn identify(&self, headers: &HeaderMap) -> Result<Caller<'_>, Problem> {
         match self {
-            Self::Open => Ok(()),
-            Self::Kubernetes(reviewer) => reviewer.check(headers, right).await,
+            Self::Open => Ok(Caller { known: None }),
+            Self::Kubernetes(reviewer) => {
+                let token = token(headers)?;
+                let digest = key(token);
+                let user = reviewer
+                    .identity(token, digest)
+                    .await?
+                    .ok_or_else(|| unauthorized("the apiserver does not accept this token"))?;
+                Ok(Caller { known: Some(Known { reviewer, token: digest, user }) })
+            }
         }
     }
 }
 
-impl Reviewer {
-    async fn check(&self, headers: &HeaderMap, right: &Right) -> Result<(), Problem> {
-        let token = token(headers)?;
-        let key = key(token);
-        let known = lock(&self.cache).get(key, right, Instant::now());
-        let verdict = match known {
-            Some(verdict) => verdict,
-            None => self.ask(token, key, right).await?,
-        };
-        match verdict {
-            Verdict::Allowed => Ok(()),
-            Verdict::Forbidden { user } => {
-                let Right::NonResource { path, verb } = right;
-                let detail = format!("user {user:?} has no right to {verb} the non-resource URL {path}");
-                Err(Problem::new(StatusCode::FORBIDDEN, detail))
-            }
-            Verdict::Unknown => Err(unauthorized("the apiserver does not accept this token")),
+impl Caller<'_> {
+    /// May they do this?
+    pub async fn may(&self, right: &Right) -> Result<bool, Problem> {
+        match &self.known {
+            None => Ok(true),
+            Some(known) => known.reviewer.verdict(known, right).await,
         }
     }
 
-    async fn ask(&self, token: &str, key: TokenDigest, right: &Right) -> Result<Verdict, Problem> {
-        let unavailable = |detail| Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_soon();
-        if self.limiter.check().is_err() {
+    /// A refusal that says what is missing, unless they may do this.
+    pub async fn require(&self, right: &Right) -> Result<(), Problem> {
+        if self.may(right).await? { Ok(()) } else { Err(self.forbidden(right)) }
+    }
+
+    pub fn forbidden(&self, right: &Right) -> Problem {
+        let user = self.known.as_ref().and_then(|known| known.user.username.as_deref()).unwrap_or_default();
+        Problem::new(StatusCode::FORBIDDEN, format!("user {user:?} has no right to {right}"))
+    }
+}
+
+impl Reviewer {
+    async fn identity(&self, token: &str, digest: TokenDigest) -> Result<Option<Arc<UserInfo>>, Problem> {
+        let known = lock(&self.identities).get(&digest, Instant::now());
+        if let Some(user) = known {
+            return Ok(user);
+        }
+        if self.token_limiter.check().is_err() {
             return Err(unavailable("too many tokens to check"));
         }
-        let answer = review(&self.client, token, right).await;
+        let user = self.asked(authenticate(&self.client, token)).await?.map(Arc::new);
+        let lifetime = if user.is_some() { ALLOW_FOR } else { DENY_FOR };
+        lock(&self.identities).put(digest, user.clone(), lifetime, Instant::now());
+        // Users who have their whole share again need not be remembered.
+        self.right_limiter.retain_recent();
+        Ok(user)
+    }
+
+    async fn verdict(&self, known: &Known<'_>, right: &Right) -> Result<bool, Problem> {
+        let key = (known.token, right.clone());
+        let verdict = lock(&self.verdicts).get(&key, Instant::now());
+        if let Some(allowed) = verdict {
+            return Ok(allowed);
+        }
+        let name = known.user.username.clone().unwrap_or_default();
+        if self.right_limiter.check_key(&name).is_err() {
+            return Err(unavailable("too many rights to check"));
+        }
+        let asking = async {
+            let _permit = self.asking.acquire().await.map_err(|_| ReviewError::Unreachable)?;
+            authorize(&self.client, &known.user, right).await
+        };
+        let allowed = self.asked(asking).await?;
+        let lifetime = if allowed { ALLOW_FOR } else { DENY_FOR };
+        lock(&self.verdicts).put(key, allowed, lifetime, Instant::now());
+        Ok(allowed)
+    }
+
+    /// What the apiserver answers in time. A failure is not remembered: the next request asks again.
+    async fn asked<T>(&self, asking: impl Future<Output = Result<T, ReviewError>>) -> Result<T, Problem> {
+        let answer = timeout(REVIEW_DEADLINE, asking).await.unwrap_or(Err(ReviewError::Timeout));
         self.note(answer.as_ref().err());
-        let verdict = answer.map_err(|_| unavailable("the apiserver cannot be asked about this token"))?;
-        lock(&self.cache).put(key, right.clone(), verdict.clone(), Instant::now());
-        Ok(verdict)
+        answer.map_err(|_| unavailable("the apiserver cannot be asked about this caller"))
     }
 
     /// One line when checks begin to fail, fail otherwise, or work again.
@@ -112,6 +191,10 @@ impl Reviewer {
         }
         *last = now.cloned();
     }
+}
+
+fn unavailable(detail: &'static str) -> Problem {
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_soon()
 }
 
 /// The token of a request: `Authorization: Bearer`, else the header that passes the service proxy.

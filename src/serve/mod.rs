@@ -3,12 +3,14 @@
 //! - `listener` binds sockets and bounds connections; `tls` has the certificate.
 //! - `health` answers probes. `routes` answers everybody else, after `origin` (which Host and page) and `auth`
 //!   (which token; `review` asks the apiserver, `cache` remembers) have agreed.
+//! - `fleet` has the paths that show servers and plugins; nothing else here knows them.
 //! - `problem` is the shape of every refusal.
 //!
-//! Nothing here knows the fleet; what is served comes in as closures and handles.
+//! What is served comes in as closures and handles, and is only read.
 
 mod auth;
 mod cache;
+mod fleet;
 mod health;
 mod listener;
 mod origin;
@@ -20,6 +22,7 @@ mod tls;
 #[cfg(test)]
 mod tests;
 
+pub use fleet::Shown;
 pub use routes::Metrics;
 pub use tls::TlsError;
 
@@ -102,6 +105,7 @@ impl Serving {
         readiness: Readiness,
         watchdog: Watchdog,
         metrics: Metrics,
+        shown: Shown,
     ) -> Result<Self, ServeError> {
         let loopback = args.listen.ip().to_canonical().is_loopback();
         if args.api_auth == ApiAuth::None && !loopback {
@@ -120,7 +124,7 @@ impl Serving {
         };
         let default_port = if certificate.is_some() { 443 } else { 80 };
         let health = health::router(readiness, watchdog);
-        let main = routes::router(metrics, authorizer, default_port);
+        let main = routes::router(metrics, shown, authorizer, default_port);
         Ok(Self {
             health: Bound::new(
                 "health-listen",

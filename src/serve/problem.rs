@@ -35,6 +35,13 @@ impl Problem {
         self
     }
 
+    /// One more sentence.
+    #[must_use]
+    pub fn and_so(mut self, more: &str) -> Self {
+        self.detail = format!("{}; {more}", self.detail).into();
+        self
+    }
+
     /// For what another try in a second may mend.
     #[must_use]
     pub fn retry_soon(self) -> Self {

@@ -3,19 +3,23 @@
 //! Requests go through `request_text`, and answers are parsed here: a TokenReview comes back with the token in it,
 //! and the client's own parsing logs a body that it cannot read.
 
+use crate::api::{GROUP, VERSION};
 use axum::http::{Request, header};
 use k8s_openapi::api::{
     authentication::v1::{TokenReview, TokenReviewSpec, UserInfo},
-    authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
+    authorization::v1::{
+        NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+    },
 };
 use kube::Client;
 use serde::{Serialize, de::DeserializeOwned};
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 /// The audience of tokens that are good for this operator and nothing else.
 pub const AUDIENCE: &str = "ollama-fleet-operator";
 
-/// For everything that one decision asks. A scrape gives up after 10 s by default and should be told why before.
+/// For asking who holds a token, and again for each right. A scrape gives up after 10 s by default and should be told
+/// why before.
 pub const REVIEW_DEADLINE: Duration = Duration::from_secs(5);
 
 const TOKEN_REVIEWS: &str = "/apis/authentication.k8s.io/v1/tokenreviews";
@@ -26,18 +30,31 @@ const ACCESS_REVIEWS: &str = "/apis/authorization.k8s.io/v1/subjectaccessreviews
 pub enum Right {
     /// A path of this listener, as RBAC's `nonResourceURLs` names it.
     NonResource { path: &'static str, verb: &'static str },
+    /// Objects of our own group: one by its name, all of a namespace, or all.
+    Resource {
+        verb: &'static str,
+        resource: &'static str,
+        namespace: Option<Arc<str>>,
+        name: Option<Arc<str>>,
+    },
 }
 
-/// What the apiserver says about a token and a right.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    Allowed,
-    /// The token's owner is known and may not.
-    Forbidden {
-        user: Arc<str>,
-    },
-    /// The apiserver does not know the token.
-    Unknown,
+impl fmt::Display for Right {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NonResource { path, verb } => write!(f, "{verb} the non-resource URL {path}"),
+            Self::Resource { verb, resource, namespace, name } => {
+                write!(f, "{verb} {resource}.{GROUP}")?;
+                if let Some(name) = name {
+                    write!(f, " named {name}")?;
+                }
+                match namespace {
+                    Some(namespace) => write!(f, " in the namespace {namespace}"),
+                    None => write!(f, " in all namespaces"),
+                }
+            }
+        }
+    }
 }
 
 /// The apiserver could not be asked. The text has no token in it: it comes from status codes and reasons alone.
@@ -53,19 +70,9 @@ pub enum ReviewError {
     Unreadable { path: &'static str },
 }
 
-/// Who holds the token, and may they?
-pub async fn review(client: &Client, token: &str, right: &Right) -> Result<Verdict, ReviewError> {
-    let asking = async {
-        match authenticate(client, token).await? {
-            Some(user) => authorize(client, user, right).await,
-            None => Ok(Verdict::Unknown),
-        }
-    };
-    tokio::time::timeout(REVIEW_DEADLINE, asking).await.unwrap_or(Err(ReviewError::Timeout))
-}
-
-/// Tokens for the operator alone first, then those for the apiserver, which is what a pod has anyway.
-async fn authenticate(client: &Client, token: &str) -> Result<Option<UserInfo>, ReviewError> {
+/// Who holds the token; `None`: nobody. Tokens for the operator alone first, then those for the apiserver, which is
+/// what a pod has anyway.
+pub async fn authenticate(client: &Client, token: &str) -> Result<Option<UserInfo>, ReviewError> {
     for audiences in [Some(vec![AUDIENCE.to_owned()]), None] {
         let spec = TokenReviewSpec { token: token.to_owned(), audiences: audiences.clone() };
         let review = TokenReview { spec, ..TokenReview::default() };
@@ -82,24 +89,37 @@ async fn authenticate(client: &Client, token: &str) -> Result<Option<UserInfo>, 
     Ok(None)
 }
 
-async fn authorize(client: &Client, user: UserInfo, right: &Right) -> Result<Verdict, ReviewError> {
-    let Right::NonResource { path, verb } = right;
-    let name: Arc<str> = user.username.as_deref().unwrap_or_default().into();
+/// May this user do that?
+pub async fn authorize(client: &Client, user: &UserInfo, right: &Right) -> Result<bool, ReviewError> {
+    let (resource_attributes, non_resource_attributes) = match right {
+        Right::NonResource { path, verb } => {
+            let (path, verb) = (Some((*path).to_owned()), Some((*verb).to_owned()));
+            (None, Some(NonResourceAttributes { path, verb }))
+        }
+        Right::Resource { verb, resource, namespace, name } => {
+            let attributes = ResourceAttributes {
+                group: Some(GROUP.to_owned()),
+                version: Some(VERSION.to_owned()),
+                resource: Some((*resource).to_owned()),
+                verb: Some((*verb).to_owned()),
+                namespace: namespace.as_deref().map(str::to_owned),
+                name: name.as_deref().map(str::to_owned),
+                ..ResourceAttributes::default()
+            };
+            (Some(attributes), None)
+        }
+    };
     let spec = SubjectAccessReviewSpec {
-        user: user.username,
-        uid: user.uid,
-        groups: user.groups,
-        extra: user.extra,
-        non_resource_attributes: Some(NonResourceAttributes {
-            path: Some((*path).to_owned()),
-            verb: Some((*verb).to_owned()),
-        }),
-        resource_attributes: None,
+        user: user.username.clone(),
+        uid: user.uid.clone(),
+        groups: user.groups.clone(),
+        extra: user.extra.clone(),
+        non_resource_attributes,
+        resource_attributes,
     };
     let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
     let answer: SubjectAccessReview = ask(client, ACCESS_REVIEWS, &review).await?;
-    let allowed = answer.status.is_some_and(|status| status.allowed && status.denied != Some(true));
-    Ok(if allowed { Verdict::Allowed } else { Verdict::Forbidden { user: name } })
+    Ok(answer.status.is_some_and(|status| status.allowed && status.denied != Some(true)))
 }
 
 async fn ask<T: Serialize + DeserializeOwned>(

@@ -1,6 +1,12 @@
 //! The paths of the main listener, and the rules that every request to it obeys.
 
-use super::{auth::Authorizer, origin, problem::Problem, review::Right};
+use super::{
+    auth::Authorizer,
+    fleet::{self, Shown},
+    origin,
+    problem::Problem,
+    review::Right,
+};
 use axum::{
     Router,
     body::{Body, Bytes},
@@ -45,15 +51,17 @@ struct App {
     default_port: u16,
 }
 
-pub fn router(metrics: Metrics, authorizer: Authorizer, default_port: u16) -> Router {
+pub fn router(metrics: Metrics, shown: Shown, authorizer: Authorizer, default_port: u16) -> Router {
+    let authorizer = Arc::new(authorizer);
     let app = App {
         metrics,
-        authorizer: Arc::new(authorizer),
+        authorizer: Arc::clone(&authorizer),
         scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
         default_port,
     };
     Router::new()
         .route("/metrics", get(scrape))
+        .merge(fleet::router(shown, authorizer))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(BODY_MAX))
@@ -87,7 +95,7 @@ fn admit(app: &App, request: &Request) -> Result<(), Problem> {
 }
 
 async fn scrape(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
-    app.authorizer.check(&headers, &READ_METRICS).await?;
+    app.authorizer.identify(&headers).await?.require(&READ_METRICS).await?;
     let permit = Arc::clone(&app.scrapes).try_acquire_owned().map_err(|_| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once").retry_soon()
     })?;
@@ -111,7 +119,10 @@ fn held(text: Bytes, permit: OwnedSemaphorePermit) -> Body {
 }
 
 async fn not_found() -> Problem {
-    Problem::new(StatusCode::NOT_FOUND, "no such path; /metrics is served here")
+    Problem::new(
+        StatusCode::NOT_FOUND,
+        "no such path; /metrics, /api/plugins and /api/servers are served here",
+    )
 }
 
 async fn method_not_allowed() -> Problem {

@@ -1,11 +1,14 @@
 //! The listeners as a client sees them, in this process, with a mocked apiserver.
 
+mod fleet;
+
 use super::{
-    LocalAddrs, Metrics, ServeError, Serving,
+    LocalAddrs, Metrics, ServeError, Serving, Shown,
     auth::{TOKEN_HEADER, TOKEN_MAX},
 };
 use crate::{
     args::{ApiAuth, ServeArgs},
+    controller::{plugin::installed::Installed, server::live::Live},
     runtime::{Readiness, Watchdog},
 };
 use axum::http::{Request, Response};
@@ -51,6 +54,9 @@ fn apiserver(asked: &Asked) -> kube::Client {
 async fn answer(path: &str, body: &Value) -> (u16, Value) {
     let mut answer = body.clone();
     if path.ends_with("/subjectaccessreviews") {
+        if body["spec"]["resourceAttributes"].is_object() {
+            return fleet::access(body);
+        }
         let allowed = body["spec"]["user"] == "system:serviceaccount:monitoring:reader"
             && body["spec"]["groups"] == json!(["scrapers"])
             && body["spec"]["nonResourceAttributes"] == json!({"path": "/metrics", "verb": "get"});
@@ -73,7 +79,9 @@ async fn answer(path: &str, body: &Value) -> (u16, Value) {
         "other-audience" if !audiences.is_null() => {
             json!({"authenticated": true, "audiences": ["vault"], "user": user("reader")})
         }
-        "stranger" => json!({"authenticated": true, "user": user("stranger")}),
+        name @ ("stranger" | "admin" | "tenant" | "pedant") => {
+            json!({"authenticated": true, "user": user(name)})
+        }
         _ => json!({"authenticated": false, "error": "token lookup failed"}),
     };
     (201, answer)
@@ -97,25 +105,27 @@ fn args(listen: &str, api_auth: ApiAuth) -> ServeArgs {
 }
 
 fn bind(args: &ServeArgs, asked: &Asked, readiness: &Readiness) -> Result<Serving, ServeError> {
-    bind_with(args, asked, readiness, Arc::new(|| TEXT.to_owned()))
+    bind_with(args, asked, Arc::new(|| TEXT.to_owned()), shown(readiness))
 }
 
-fn bind_with(
-    args: &ServeArgs,
-    asked: &Asked,
-    readiness: &Readiness,
-    metrics: Metrics,
-) -> Result<Serving, ServeError> {
-    Serving::bind(args, apiserver(asked), readiness.clone(), Watchdog::start(), metrics)
+fn bind_with(args: &ServeArgs, asked: &Asked, metrics: Metrics, shown: Shown) -> Result<Serving, ServeError> {
+    let readiness = shown.readiness.clone();
+    Serving::bind(args, apiserver(asked), readiness, Watchdog::start(), metrics, shown)
+}
+
+/// A fleet without a server, and plugins that are not listed yet.
+fn shown(readiness: &Readiness) -> Shown {
+    let readiness = readiness.clone();
+    Shown { live: Live::default(), installed: Installed::default(), readiness, namespaces: [].into() }
 }
 
 fn start(args: &ServeArgs) -> Running {
-    start_with(args, Arc::new(|| TEXT.to_owned()))
+    start_with(args, Arc::new(|| TEXT.to_owned()), shown(&Readiness::new()))
 }
 
-fn start_with(args: &ServeArgs, metrics: Metrics) -> Running {
-    let (asked, readiness) = (Asked::default(), Readiness::new());
-    let serving = bind_with(args, &asked, &readiness, metrics).unwrap();
+fn start_with(args: &ServeArgs, metrics: Metrics, shown: Shown) -> Running {
+    let (asked, readiness) = (Asked::default(), shown.readiness.clone());
+    let serving = bind_with(args, &asked, metrics, shown).unwrap();
     let at = serving.local_addrs();
     let shutdown = CancellationToken::new();
     tokio::spawn(serving.run(shutdown.clone()));
@@ -272,6 +282,11 @@ async fn a_flood_of_tokens_does_not_reach_the_apiserver() {
 #[case::unknown_root(Method::GET, "/", 404)]
 #[case::method(Method::POST, "/metrics", 405)]
 #[case::method(Method::DELETE, "/metrics", 405)]
+#[case::unknown_below_the_api(Method::GET, "/api/nothing", 404)]
+#[case::trailing_slash(Method::GET, "/api/plugins/", 404)]
+#[case::method(Method::POST, "/api/plugins", 405)]
+#[case::method(Method::PUT, "/api/servers", 405)]
+#[case::method(Method::DELETE, "/api/namespaces/a/plugins/p", 405)]
 #[tokio::test]
 async fn what_is_not_served(#[case] method: Method, #[case] path: &str, #[case] status: u16) {
     let running = start(&args("127.0.0.1:0", ApiAuth::None));
@@ -359,8 +374,8 @@ async fn ask_without_reading(at: SocketAddr) -> TcpStream {
     stream
 }
 
-/// Scrapes until the answer has that status, for at most 30 s; the last answer must have it.
-async fn scrape_until(url: &str, status: StatusCode) -> reqwest::Response {
+/// Asks until the answer has that status, for at most 30 s; the last answer must have it.
+async fn get_until(url: &str, status: StatusCode) -> reqwest::Response {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     loop {
         let response = client().get(url).send().await.unwrap();
@@ -375,16 +390,16 @@ async fn scrape_until(url: &str, status: StatusCode) -> reqwest::Response {
 #[tokio::test]
 async fn only_so_many_scrapes_at_once_and_a_reader_who_leaves_makes_room() {
     let large: Metrics = Arc::new(|| "x".repeat(32 << 20));
-    let running = start_with(&args("127.0.0.1:0", ApiAuth::None), large);
+    let running = start_with(&args("127.0.0.1:0", ApiAuth::None), large, shown(&Readiness::new()));
     let mut slow = Vec::new();
     for _ in 0..4 {
         slow.push(ask_without_reading(running.at.main).await);
     }
-    let response = scrape_until(&running.url("/metrics"), StatusCode::SERVICE_UNAVAILABLE).await;
+    let response = get_until(&running.url("/metrics"), StatusCode::SERVICE_UNAVAILABLE).await;
     assert_eq!(response.headers()["retry-after"], "1");
 
     slow.pop();
-    let response = scrape_until(&running.url("/metrics"), StatusCode::OK).await;
+    let response = get_until(&running.url("/metrics"), StatusCode::OK).await;
     assert_eq!(response.bytes().await.unwrap().len(), 32 << 20);
 }
 

@@ -14,6 +14,7 @@
 // Every file of tests uses its own part of this.
 #![allow(dead_code, unused_imports)]
 
+pub mod agent;
 pub mod binaries;
 pub mod child;
 pub mod control_plane;
@@ -27,6 +28,7 @@ pub mod scene;
 pub mod wait;
 pub mod writes;
 
+pub use agent::Agent;
 pub use control_plane::ControlPlane;
 pub use fleet::Fleet;
 pub use metrics::metric_value;

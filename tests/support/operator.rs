@@ -168,6 +168,12 @@ impl Operator {
     pub async fn metrics(&self) -> String {
         let (status, body) = http::get(&format!("http://{}/metrics", self.api)).await.unwrap();
         assert!(status.is_success(), "/metrics: {status}: {body}");
+        // Prometheus would refuse all of it.
+        let mut names: Vec<&str> = body.lines().filter_map(|line| line.strip_prefix("# TYPE ")).collect();
+        let all = names.len();
+        names.sort_unstable_by_key(|family| family.split(' ').next().unwrap_or_default());
+        names.dedup_by_key(|family| family.split(' ').next().unwrap_or_default());
+        assert_eq!(names.len(), all, "a metric is told of twice");
         body
     }
 

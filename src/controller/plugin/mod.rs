@@ -3,6 +3,7 @@
 
 mod dependencies;
 pub mod index;
+pub mod installed;
 mod plan;
 mod tally;
 mod validate;
@@ -222,6 +223,7 @@ impl Plugins {
         let mut tallies = tally::tally(&servers, &self.context.plugins.borrow());
         let now = Time(Timestamp::now());
         let mut waiting = false;
+        let mut installed = Vec::with_capacity(self.known.len());
         for (uid, known) in &mut self.known {
             let Some(verdict) = &known.verdict else { continue };
             let name = known.object.name_any();
@@ -229,6 +231,7 @@ impl Plugins {
             let mut object = FleetPlugin::clone(&known.object);
             object.status.clone_from(&known.published);
             let status = plan::plan(&object, verdict, tally, &now);
+            installed.push(FleetPlugin { status: Some(status.clone()), ..object });
             if known.published.as_ref() == Some(&status) {
                 continue;
             }
@@ -252,6 +255,7 @@ impl Plugins {
             let generation = known.object.metadata.generation;
             self.context.writer.submit(target, generation, body, Urgency::Transition, Box::new(|| {}));
         }
+        self.context.installed.replace(installed);
         waiting
     }
 }

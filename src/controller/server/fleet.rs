@@ -1,11 +1,17 @@
 //! All servers: the watch of their objects begins, feeds and ends one task for each.
 
-use super::{assess::Memory, live::Place, publish::Publisher, task::ServerTask};
+use super::{
+    assess::Memory,
+    live::Place,
+    publish::{self, Publisher},
+    task::ServerTask,
+};
 use crate::{
     api::{OllamaServer, OllamaServerStatus, condition},
     controller::{
         api_failure::ApiFailure,
         context::Context,
+        listing::{Change, Listing},
         status_writer::{Kind, Target, Urgency, seen},
         streams,
     },
@@ -13,13 +19,9 @@ use crate::{
 };
 use futures::StreamExt;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use kube::{
-    Api, Client, ResourceExt,
-    core::{DeserializeGuard, error_boundary::InvalidObject},
-    runtime::watcher::Event,
-};
+use kube::{Api, Client, ResourceExt, core::error_boundary::InvalidObject};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
@@ -48,27 +50,19 @@ pub struct Fleet {
     /// UIDs by namespace and name, to notice a recreated object.
     by_key: HashMap<(String, String), String>,
     tasks: JoinSet<()>,
-    /// UIDs seen in each scope's list that is under way.
-    listed: Vec<HashSet<String>>,
-    /// Objects that cannot be read, by UID: their scope, and the generation that was answered.
-    undecodable: HashMap<String, (usize, Option<i64>)>,
-    gate: Gate,
-    initial: HashSet<usize>,
+    listing: Listing,
 }
 
 impl Fleet {
     pub fn new(context: Arc<Context>, namespaces: &[String], gate: Gate) -> Self {
-        let scopes = streams::scopes(namespaces);
         gate.wait_for("the list of OllamaServers");
+        let metrics = Arc::clone(&context.metrics);
         Self {
+            listing: Listing::new(Kind::OllamaServer, metrics, streams::scopes(namespaces), gate),
             context,
             servers: HashMap::new(),
             by_key: HashMap::new(),
             tasks: JoinSet::new(),
-            listed: vec![HashSet::new(); scopes],
-            undecodable: HashMap::new(),
-            gate,
-            initial: (0..scopes).collect(),
         }
     }
 
@@ -88,7 +82,11 @@ impl Fleet {
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
-                Some((scope, event)) = items.next() => self.on_event(scope, event),
+                Some((scope, event)) = items.next() => {
+                    if let Some(change) = self.listing.take(scope, event) {
+                        self.on_change(scope, change);
+                    }
+                }
                 Some(ended) = self.tasks.join_next_with_id() => {
                     if let Err(error) = ended {
                         self.on_bug(error.id());
@@ -99,17 +97,12 @@ impl Fleet {
         self.tasks.shutdown().await;
     }
 
-    fn on_event(&mut self, scope: usize, event: Event<DeserializeGuard<OllamaServer>>) {
-        match event {
-            Event::Init => self.listed[scope].clear(),
-            Event::InitApply(object) => {
-                if let Some(uid) = object.uid() {
-                    self.listed[scope].insert(uid);
-                }
-                self.apply(scope, object);
-            }
-            Event::InitDone => {
-                let listed = std::mem::take(&mut self.listed[scope]);
+    fn on_change(&mut self, scope: usize, change: Change<OllamaServer>) {
+        match change {
+            Change::Applied(object) => self.apply(scope, object),
+            Change::Unreadable(invalid) => self.refuse(&invalid),
+            Change::Gone(uid) => self.remove(&uid),
+            Change::Listed(listed) => {
                 let gone: Vec<String> = self
                     .servers
                     .iter()
@@ -119,35 +112,15 @@ impl Fleet {
                 for uid in gone {
                     self.remove(&uid);
                 }
-                self.undecodable.retain(|uid, (of, _)| *of != scope || listed.contains(uid));
-                self.count_undecodable();
-                self.initial.remove(&scope);
-                if self.initial.is_empty() {
+                if self.listing.is_complete() {
                     self.context.live.set_listed();
-                    self.gate.open();
-                }
-            }
-            Event::Apply(object) => self.apply(scope, object),
-            Event::Delete(object) => {
-                if let Some(uid) = object.uid() {
-                    self.remove(&uid);
                 }
             }
         }
     }
 
-    fn apply(&mut self, scope: usize, object: DeserializeGuard<OllamaServer>) {
-        let object = match object.0 {
-            Ok(object) => object,
-            Err(invalid) => {
-                self.refuse(scope, &invalid);
-                return;
-            }
-        };
+    fn apply(&mut self, scope: usize, object: OllamaServer) {
         let Some(uid) = object.uid() else { return };
-        if self.undecodable.remove(&uid).is_some() {
-            self.count_undecodable();
-        }
         if let Some(handle) = self.servers.get(&uid) {
             seen(&handle.newest, object.metadata.resource_version.as_deref());
             // Our own writes come back too; tasks compare what concerns them. The status is known already.
@@ -170,7 +143,10 @@ impl Fleet {
         let publisher = Publisher::new(object.status.clone().unwrap_or_default(), target);
         let place: Place = self.context.live.enter(&uid);
         let memory = Memory::from_status(object.status.clone());
-        let (sender, receiver) = watch::channel(Arc::new(OllamaServer { status: None, ..object }));
+        let object = Arc::new(OllamaServer { status: None, ..object });
+        // Not left to the task: whoever reads must find every server as soon as the list of them is complete.
+        place.show(publish::snapshot(&object, &memory, None));
+        let (sender, receiver) = watch::channel(object);
         let task = ServerTask::new(Arc::clone(&self.context), receiver, place, publisher, memory);
         let task = self.tasks.spawn(task.run()).id();
         self.by_key.insert(key.clone(), uid.clone());
@@ -183,9 +159,6 @@ impl Fleet {
             self.by_key.remove(&handle.key);
         }
         self.context.writer.forget(uid);
-        if self.undecodable.remove(uid).is_some() {
-            self.count_undecodable();
-        }
     }
 
     /// A task ended by a bug: it is begun again, from what the object last said.
@@ -217,7 +190,7 @@ impl Fleet {
 
     /// An object that cannot be read (older than the schema, or let in by a loosened one) is answered once a
     /// generation and stops nothing.
-    fn refuse(&mut self, scope: usize, invalid: &InvalidObject) {
+    fn refuse(&mut self, invalid: &InvalidObject) {
         let metadata = &invalid.metadata;
         let (Some(uid), Some(namespace), Some(name)) = (&metadata.uid, &metadata.namespace, &metadata.name)
         else {
@@ -226,21 +199,12 @@ impl Fleet {
         if self.servers.contains_key(uid) {
             self.remove(uid);
         }
-        let answered = (scope, metadata.generation);
-        if self.undecodable.insert(uid.clone(), answered) == Some(answered) {
-            return;
-        }
-        self.count_undecodable();
         tracing::warn!(namespace, server = name, error = invalid.error, "an OllamaServer cannot be read");
         let newest = Arc::new(AtomicU64::new(0));
         seen(&newest, metadata.resource_version.as_deref());
         let target = target(&(namespace.clone(), name.clone()), uid, &newest);
         let status = undecodable_status(metadata.generation);
         self.context.writer.submit(target, metadata.generation, status, Urgency::Transition, Box::new(|| {}));
-    }
-
-    fn count_undecodable(&self) {
-        self.context.metrics.undecodable(Kind::OllamaServer, self.undecodable.len());
     }
 }
 

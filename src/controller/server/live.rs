@@ -1,12 +1,16 @@
 //! The servers that are watched right now and what is known of each, for everybody who only reads.
 
 use crate::{
-    api::{OllamaServerStatus, quantity::Quantity, server_status::Scalar},
+    api::{
+        OllamaServer, OllamaServerStatus,
+        quantity::Quantity,
+        server_status::{PluginReport, Scalar},
+    },
     plugins::readings::Readings,
 };
 use k8s_openapi::jiff::Timestamp;
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -19,6 +23,8 @@ use std::{
 pub struct Snapshot {
     pub namespace: Arc<str>,
     pub name: Arc<str>,
+    /// The object as it was last seen, without its status.
+    pub object: Arc<OllamaServer>,
     pub backend: &'static str,
     pub capacity_memory: Option<Quantity>,
     pub capacity_vram: Option<Quantity>,
@@ -80,6 +86,18 @@ impl Live {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
+    /// The servers that `wanted` says yes to.
+    pub fn select(&self, wanted: impl Fn(&Snapshot) -> bool) -> Vec<Snapshot> {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.values().filter(|server| wanted(server)).cloned().collect()
+    }
+
+    /// The namespaces with servers in them.
+    pub fn namespaces(&self) -> BTreeSet<Arc<str>> {
+        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
+        servers.values().map(|server| Arc::clone(&server.namespace)).collect()
+    }
+
     /// Whether plugins fare differently than when this was last called.
     pub fn take_plugins_changed(&self) -> bool {
         self.plugins_changed.swap(false, Ordering::Relaxed)
@@ -95,14 +113,19 @@ impl Place {
         let mut servers = self.live.servers.lock().unwrap_or_else(PoisonError::into_inner);
         let before = servers.insert(self.uid.clone(), snapshot);
         let after = servers.get(&self.uid);
-        let states = |snapshot: Option<&Snapshot>| -> Vec<(String, Option<String>)> {
-            let reports = snapshot.and_then(|snapshot| snapshot.status.plugins.as_ref());
-            reports.into_iter().flatten().map(|report| (report.name.clone(), report.state.clone())).collect()
-        };
-        if states(before.as_ref()) != states(after) {
+        if !told(before.as_ref()).eq(told(after)) {
             self.live.plugins_changed();
         }
     }
+}
+
+/// What a plugin's own status is made of: how it fares here, and why.
+fn told(snapshot: Option<&Snapshot>) -> impl Iterator<Item = [Option<&str>; 4]> {
+    let reports = snapshot.and_then(|snapshot| snapshot.status.plugins.as_ref());
+    reports.into_iter().flatten().map(|report| {
+        let PluginReport { name, state, reason, message, .. } = report;
+        [Some(name.as_str()), state.as_deref(), reason.as_deref(), message.as_deref()]
+    })
 }
 
 impl Drop for Place {

@@ -134,11 +134,12 @@ impl Publisher {
 }
 
 /// What everybody who only reads gets to see.
-pub fn snapshot(object: &OllamaServer, memory: &Memory, last_poll: Option<Timestamp>) -> Snapshot {
+pub fn snapshot(object: &Arc<OllamaServer>, memory: &Memory, last_poll: Option<Timestamp>) -> Snapshot {
     let capacity = object.spec.capacity.clone().unwrap_or_default();
     Snapshot {
         namespace: object.namespace().unwrap_or_default().into(),
         name: object.name_any().into(),
+        object: Arc::clone(object),
         backend: object.spec.backend_type.as_str(),
         capacity_memory: capacity.memory,
         capacity_vram: capacity.vram,
