@@ -49,7 +49,7 @@ manifests: tools ## dist/install.yaml for `kubectl apply --server-side`, with th
 	@tools/scripts/manifests.sh
 
 .PHONY: release
-release: ## The static binary, into dist/
+release: ## The static binaries, into dist/
 	@tools/scripts/release.sh
 
 .PHONY: image

@@ -12,6 +12,8 @@
 //! | `plugins` | what a manifest means and what an agent's answer says by it; pure |
 //! | `serve` | the two HTTP listeners |
 //! | `runtime` | readiness, the wait for the CRDs, the watchdog, shutdown |
+//! | `cli` | `kubectl ollama`, a file a verb: reads files, prints, ends with an exit code |
+//! | `import` | what the old dashboard was configured with, as manifests; pure |
 
 // Tables of tests hand JSON over by value, unwrap in helpers that return results, and tell "no maintenance" from
 // "one without an end"; none of that belongs in the code that they test.
@@ -27,7 +29,9 @@
 
 pub mod api;
 pub mod args;
+pub mod cli;
 pub mod controller;
+pub mod import;
 pub mod metrics;
 pub mod operator;
 pub mod plugins;

@@ -14,6 +14,7 @@ mod chart_rights;
 mod crds;
 mod harness;
 mod hostile_hosts;
+mod import;
 mod many;
 mod models;
 mod odd_http;

@@ -14,6 +14,11 @@ fn built() -> PathBuf {
     env!("CARGO_BIN_EXE_ollama-fleet-operator").into()
 }
 
+/// kubectl's plugin, from the same build; `KUBECTL_OLLAMA_BIN` names another.
+pub fn kubectl_ollama() -> PathBuf {
+    find("KUBECTL_OLLAMA_BIN", env!("CARGO_BIN_EXE_kubectl-ollama").as_ref())
+}
+
 /// etcd, API server, controllers and kubectl in one.
 pub fn control_plane() -> PathBuf {
     find("CONTROL_PLANE_BIN", &tools().join("control-plane"))

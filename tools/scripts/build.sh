@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# build.sh dev|release: the operator and fleetsim. The release is static, and is what ships, what the image holds and
-# what the benchmark measures: there is one release build, not two.
+# build.sh dev|release: the operator, kubectl-ollama and fleetsim. The release is static, and is what ships, what the
+# image holds and what the benchmark measures: there is one release build, not two.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 case ${1:-} in
@@ -13,14 +13,15 @@ release)
 	host=$(rustc -vV | sed -n 's/^host: //p')
 	# With --target the flag reaches neither build scripts nor macros, which cannot be static.
 	RUSTFLAGS="-C target-feature=+crt-static" cargo build --quiet --locked --release --target "$host" \
-		--package ollama-fleet-operator --package fleetsim --bin ollama-fleet-operator --bin fleetsim
+		--package ollama-fleet-operator --package fleetsim \
+		--bin ollama-fleet-operator --bin kubectl-ollama --bin fleetsim
 	mkdir -p target/release
-	for program in ollama-fleet-operator fleetsim; do
+	for program in ollama-fleet-operator kubectl-ollama fleetsim; do
 		built=$CARGO_TARGET_DIR/$host/release/$program
 		# With CARGO_TARGET_DIR=target this would link a file to itself.
 		[[ $built -ef target/release/$program ]] || ln -sfn "$built" "target/release/$program"
 	done
-	say "built target/release/ollama-fleet-operator and target/release/fleetsim"
+	say "built target/release/{ollama-fleet-operator,kubectl-ollama,fleetsim}"
 	;;
 *)
 	die "usage: build.sh dev|release"
