@@ -10,7 +10,7 @@ use crate::support::{
 use k8s_openapi::api::events::v1::Event;
 use kube::api::DeleteParams;
 use ollama_fleet_operator::api::{
-    FleetPlugin, OllamaServer,
+    FleetPlugin,
     server_status::{PluginReport, Scalar},
 };
 use serde_json::json;
@@ -54,8 +54,12 @@ async fn the_example_of_the_guide_works_and_goes_without_a_trace() {
     machine.jobs(2);
     machine.temperature("48312");
     let agent = Inetd::start(scene.fleet.address(0), &machine).await;
-    let mut server =
-        server_with("pi", scene.fleet.host(0), json!({"pluginPorts": {"piAgentPort": agent.port}}));
+    // Five processes make an answer, which takes its time on a busy machine.
+    let spec = json!({
+        "pluginPorts": {"piAgentPort": agent.port},
+        "poll": {"interval": "2s", "failureThreshold": 10},
+    });
+    let mut server = server_with("pi", scene.fleet.host(0), spec);
     server.metadata.labels = Some([("pi-agent".to_owned(), "true".to_owned())].into());
     scene.apply(&server).await;
     // The file itself, as the guide says: an object of ours would have written out what the file leaves to defaults.
