@@ -18,7 +18,11 @@ use crate::{
     probe::Failure,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Bytes of the values of all plugins of a server; those of the shipped one take some 500.
 const VALUES_BYTES_MAX: usize = 4 * 1024;
@@ -207,7 +211,9 @@ pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
     let active =
         plans.iter().filter(|plan| memory.agents.get(&plan.name).is_some_and(AgentMemory::is_active)).count();
     memory.status_mut().plugin_summary = (asked > 0).then(|| format!("{active}/{asked}"));
-    let mut reports: Vec<PluginReport> = plans.iter().map(|plan| report(plan, memory, plans)).collect();
+    let without_room = rules::without_room(memory, plans);
+    let mut reports: Vec<PluginReport> =
+        plans.iter().map(|plan| report(plan, memory, &without_room)).collect();
     reports.sort_by(|a, b| a.name.cmp(&b.name));
     reports.truncate(PLUGINS_MAX);
     // Agents of strangers must not make the object larger than it may be; metrics have every reading anyway.
@@ -221,7 +227,7 @@ pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
     memory.status_mut().plugins = (!reports.is_empty()).then_some(reports);
 }
 
-fn report(plan: &AgentPlan, memory: &Memory, plans: &[AgentPlan]) -> PluginReport {
+fn report(plan: &AgentPlan, memory: &Memory, without_room: &BTreeSet<&str>) -> PluginReport {
     let name = plan.name.clone();
     if plan.disabled {
         return PluginReport { name, state: Some("Disabled".into()), ..PluginReport::default() };
@@ -234,7 +240,7 @@ fn report(plan: &AgentPlan, memory: &Memory, plans: &[AgentPlan]) -> PluginRepor
         (Some(failure.reason()), Some(failure.agent_text().to_owned()))
     } else if let Some(fault) = agent.fault() {
         (Some(EVALUATION_FAILED), Some(fault.chars().take(MESSAGE_MAX).collect()))
-    } else if rules::has_no_room(memory, plans, &plan.name) {
+    } else if without_room.contains(plan.name.as_str()) {
         (
             Some(TOO_MANY_CONDITIONS),
             Some(format!("the server has room for {} conditions of rules", rules::CONDITIONS_MAX)),

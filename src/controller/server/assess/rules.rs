@@ -23,7 +23,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::SignedDuration,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Conditions of rules that one server has room for; the largest take some 600 bytes each.
 pub const CONDITIONS_MAX: usize = 16;
@@ -144,7 +144,7 @@ fn facts_of(memory: &Memory, subject: Subject<'_>, in_maintenance: bool) -> Serv
 
 /// The conditions of rules, as many as a server has room for: those of the oldest plugins first.
 pub fn conditions(builder: &mut Builder<'_>, memory: &Memory, plans: &[AgentPlan]) {
-    for (rule, active) in shown(memory, plans).take(CONDITIONS_MAX) {
+    for (_, rule, active) in shown(memory, plans).take(CONDITIONS_MAX) {
         let message = if active { &rule.message } else { QUIET };
         builder.set(&rule.condition_type, Truth::from(active), rule.severity.as_str(), message);
     }
@@ -153,25 +153,24 @@ pub fn conditions(builder: &mut Builder<'_>, memory: &Memory, plans: &[AgentPlan
 /// Bytes that the conditions of rules take in the object.
 pub fn bytes(memory: &Memory, plans: &[AgentPlan]) -> usize {
     let bytes = |rule: &CompiledRule| CONDITION_BYTES + rule.condition_type.len() + rule.message.len();
-    shown(memory, plans).take(CONDITIONS_MAX).map(|(rule, _)| bytes(rule)).sum()
+    shown(memory, plans).take(CONDITIONS_MAX).map(|(_, rule, _)| bytes(rule)).sum()
 }
 
-/// Whether some rule of this plugin makes a condition for which there is no room.
-pub fn has_no_room(memory: &Memory, plans: &[AgentPlan], plugin: &str) -> bool {
-    shown(memory, plans).skip(CONDITIONS_MAX).any(|(rule, _)| {
-        rule.condition_type
-            .strip_suffix(&rule.name)
-            .is_some_and(|prefix| prefix.strip_suffix(CONDITION_INFIX) == Some(plugin))
-    })
+/// The plugins with a rule whose condition finds no room.
+pub fn without_room<'a>(memory: &'a Memory, plans: &'a [AgentPlan]) -> BTreeSet<&'a str> {
+    shown(memory, plans).skip(CONDITIONS_MAX).map(|(plugin, ..)| plugin).collect()
 }
 
-fn shown<'a>(memory: &'a Memory, plans: &'a [AgentPlan]) -> impl Iterator<Item = (&'a CompiledRule, bool)> {
+/// The rules that make conditions and are known, with their plugins, oldest plugin first.
+fn shown<'a>(
+    memory: &'a Memory,
+    plans: &'a [AgentPlan],
+) -> impl Iterator<Item = (&'a str, &'a CompiledRule, bool)> {
     plans.iter().flat_map(move |plan| {
         let known = memory.agents.get(&plan.name);
-        plan.rules
-            .iter()
-            .filter(|rule| rule.outcome == RuleOutcome::Condition)
-            .filter_map(move |rule| Some((rule, known?.rules().get(&rule.name)?.active?)))
+        let conditions = plan.rules.iter().filter(|rule| rule.outcome == RuleOutcome::Condition);
+        conditions
+            .filter_map(move |rule| Some((plan.name.as_str(), rule, known?.rules().get(&rule.name)?.active?)))
     })
 }
 
