@@ -79,6 +79,24 @@ impl Failure {
         }
     }
 
+    /// The same about an agent, where words about hosts would mislead.
+    pub fn agent_text(self) -> &'static str {
+        match self {
+            Self::ConnectionRefused => {
+                "the connection was refused or reset; is the agent running, and listening on this address and port?"
+            }
+            Self::Unauthorized => "the agent wants credentials (401), and none are sent",
+            Self::HostRejected => "the agent refuses the request (403)",
+            Self::InvalidResponse => {
+                "the answer is an HTTP error, or is not in the plugin's format, or has none of its values"
+            }
+            Self::UnexpectedRedirect => {
+                "the agent redirects, and redirects are never followed; write the final path into agent.endpoint"
+            }
+            _ => self.text(),
+        }
+    }
+
     /// From the reason, as it stands in a condition.
     pub fn from_reason(reason: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|failure| failure.reason() == reason)
@@ -169,6 +187,14 @@ mod tests {
     fn every_reason_leads_back_to_its_class() {
         for failure in Failure::ALL {
             assert_eq!(Failure::from_reason(failure.reason()), Some(failure));
+        }
+    }
+
+    #[test]
+    fn what_is_said_about_agents_is_not_about_hosts() {
+        for failure in Failure::ALL {
+            let text = failure.agent_text();
+            assert!(!text.contains("Ollama") && !text.contains("hostHeader"), "{failure:?}: {text}");
         }
     }
 

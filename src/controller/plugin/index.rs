@@ -19,6 +19,8 @@ use std::{
 #[derive(Debug)]
 pub struct ActivePlugin {
     pub name: String,
+    /// Another one after each edit of its spec, and for another object of the same name.
+    pub revision: Arc<str>,
     pub selector: Selector,
     pub scheme: Scheme,
     pub default_port: u16,

@@ -140,7 +140,9 @@ pub fn validate(plugin: &FleetPlugin) -> Result<ValidPlugin, Refused> {
         Some(selector) => Selector::try_from(selector)
             .map_err(|error| Refused::invalid(format!("serverSelector is invalid: {error}")))?,
     };
-    let active = Arc::new(active(plugin.name_any(), selector, agent)?);
+    let uid = plugin.uid().unwrap_or_default();
+    let revision = format!("{uid}/{}", plugin.metadata.generation.unwrap_or_default()).into();
+    let active = Arc::new(active(plugin.name_any(), revision, selector, agent)?);
     Ok(ValidPlugin { active, version, needs })
 }
 
@@ -157,7 +159,12 @@ fn needs(dependencies: Option<&Dependencies>) -> Result<Needs, Refused> {
     Ok(Needs { platform, plugins })
 }
 
-fn active(name: String, selector: Selector, agent: &Agent) -> Result<ActivePlugin, Refused> {
+fn active(
+    name: String,
+    revision: Arc<str>,
+    selector: Selector,
+    agent: &Agent,
+) -> Result<ActivePlugin, Refused> {
     let default_port = u16::try_from(agent.default_port)
         .ok()
         .filter(|port| *port > 0)
@@ -179,6 +186,7 @@ fn active(name: String, selector: Selector, agent: &Agent) -> Result<ActivePlugi
         rules::compile(&name, &agent.rules, &values).map_err(|error| Refused::invalid(error.to_string()))?;
     Ok(ActivePlugin {
         name,
+        revision,
         selector,
         scheme: match agent.scheme {
             AgentScheme::Http => Scheme::Http,

@@ -216,6 +216,7 @@ pub fn plans(plugins: &[Arc<ActivePlugin>], spec: &OllamaServerSpec) -> Vec<Agen
         .map(|plugin| AgentPlan {
             name: plugin.name.clone(),
             disabled: plugin.port(&spec.plugin_ports).is_none(),
+            revision: Arc::clone(&plugin.revision),
             rules: Arc::clone(&plugin.rules),
         })
         .collect()

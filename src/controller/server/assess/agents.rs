@@ -40,6 +40,8 @@ pub struct AgentPlan {
     pub name: String,
     /// Its port is 0 here.
     pub disabled: bool,
+    /// Changes when the plugin is edited.
+    pub revision: Arc<str>,
     pub rules: Arc<[CompiledRule]>,
 }
 
@@ -65,9 +67,13 @@ pub struct AgentMemory {
     last_success: Option<Time>,
     took: Option<Duration>,
     values: Arc<BTreeMap<String, Scalar>>,
-    /// Those of the answer before, if this process has heard it.
+    /// Whether the next answer may be compared with these: this process has read them, and by the same plugin.
+    comparable: bool,
+    /// Those of the answer before.
     previous: Option<Arc<BTreeMap<String, Scalar>>>,
     rules: BTreeMap<String, RuleMemory>,
+    /// The revision of the plugin that all this is by; `None` if an earlier process heard it.
+    revision: Option<Arc<str>>,
     /// What could not be computed in the last answer: of its values, and of its rules.
     value_fault: Option<String>,
     rule_fault: Option<String>,
@@ -86,6 +92,19 @@ enum State {
 }
 
 impl AgentMemory {
+    /// What was read by other values or judged by other rules is compared with nothing.
+    pub fn adopt(&mut self, plan: &AgentPlan) {
+        let edited = self.revision.as_ref().is_some_and(|revision| *revision != plan.revision);
+        if edited {
+            self.comparable = false;
+            self.rules.retain(|name, _| plan.rules.iter().any(|rule| rule.name == *name));
+            self.rules.values_mut().for_each(RuleMemory::begin_anew);
+        }
+        if edited || self.revision.is_none() {
+            self.revision = Some(Arc::clone(&plan.revision));
+        }
+    }
+
     pub fn from_status(status: &OllamaServerStatus) -> BTreeMap<String, Self> {
         let host_was_up = condition::truth(&status.conditions, condition::REACHABLE) == Truth::True;
         let reports =
@@ -142,25 +161,25 @@ pub fn observe(
     }
     for AgentObservation { plugin, took, result } in observations {
         // A plugin that was deselected meanwhile has nothing to say any more.
-        if !plans.iter().any(|plan| plan.name == plugin && !plan.disabled) {
-            continue;
-        }
+        let Some(plan) = plans.iter().find(|plan| plan.name == plugin && !plan.disabled) else { continue };
         let agent = memory.agents.entry(plugin.clone()).or_default();
+        agent.adopt(plan);
         agent.took = Some(took);
         match result {
             Ok(AgentValues { values, readings, fault }) => {
                 if std::mem::take(&mut agent.announced) {
                     transitions.push(Transition::PluginRecovered(plugin));
                 }
-                let heard_before = agent.readings.is_some();
                 let before = std::mem::replace(&mut agent.values, Arc::new(values));
                 *agent = AgentMemory {
                     state: State::Active,
                     last_success: Some(now.clone()),
                     took: Some(took),
                     values: Arc::clone(&agent.values),
-                    previous: heard_before.then_some(before),
+                    comparable: true,
+                    previous: agent.comparable.then_some(before),
                     rules: std::mem::take(&mut agent.rules),
+                    revision: agent.revision.take(),
                     value_fault: fault,
                     readings: Some(readings),
                     fresh: true,
@@ -175,7 +194,7 @@ pub fn observe(
                 if agent.misses >= threshold {
                     agent.state = State::Error;
                     agent.values = Arc::default();
-                    agent.previous = None;
+                    (agent.comparable, agent.previous) = (false, None);
                     agent.rules.clear();
                     (agent.value_fault, agent.rule_fault) = (None, None);
                     agent.readings = Some(Readings::default());
@@ -237,7 +256,7 @@ fn report(plan: &AgentPlan, memory: &Memory, without_room: &BTreeSet<&str>) -> P
     };
     let failure = agent.failure.filter(|_| agent.state == State::Error);
     let (reason, message) = if let Some(failure) = failure {
-        (Some(failure.reason()), Some(failure.text().to_owned()))
+        (Some(failure.reason()), Some(failure.agent_text().to_owned()))
     } else if let Some(fault) = agent.fault() {
         (Some(EVALUATION_FAILED), Some(fault.chars().take(MESSAGE_MAX).collect()))
     } else if without_room.contains(plan.name.as_str()) {

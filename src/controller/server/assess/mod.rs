@@ -147,6 +147,11 @@ fn adopt(memory: &mut Memory, subject: Subject<'_>) {
     if subject.spec.suspend || subject.acceptance.is_err() {
         memory.reach.forget();
     }
+    for plan in subject.plugins {
+        if let Some(agent) = memory.agents.get_mut(&plan.name) {
+            agent.adopt(plan);
+        }
+    }
     memory.agents.retain(|name, _| subject.plugins.iter().any(|plan| plan.name == *name && !plan.disabled));
 }
 

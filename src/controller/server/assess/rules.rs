@@ -41,6 +41,13 @@ pub struct RuleMemory {
     since: Option<Time>,
 }
 
+impl RuleMemory {
+    /// The rule was edited: what holds, still does until the next answer, but not since then.
+    pub fn begin_anew(&mut self) {
+        self.since = None;
+    }
+}
+
 /// What an earlier process knew of the rules of one plugin, from what it wrote.
 pub fn from_status(status: &OllamaServerStatus, report: &PluginReport) -> BTreeMap<String, RuleMemory> {
     let known = |active| RuleMemory { active: Some(active), since: None };

@@ -60,7 +60,12 @@ impl Scene {
     }
 
     fn with_plugin(mut self, name: &str) -> Self {
-        self.plugins.push(AgentPlan { name: name.into(), disabled: false, rules: Arc::default() });
+        self.plugins.push(AgentPlan {
+            name: name.into(),
+            disabled: false,
+            revision: "1".into(),
+            rules: Arc::default(),
+        });
         self
     }
 
@@ -456,7 +461,12 @@ fn readings_of_a_failed_agent_go_without_being_resolved() {
 #[test]
 fn a_plugin_that_is_off_here_is_listed_and_not_counted() {
     let mut scene = Scene::new(json!({}));
-    scene.plugins.push(AgentPlan { name: "m".into(), disabled: true, rules: Arc::default() });
+    scene.plugins.push(AgentPlan {
+        name: "m".into(),
+        disabled: true,
+        revision: "1".into(),
+        rules: Arc::default(),
+    });
     scene.poll(online());
     assert_eq!(scene.memory.status.plugins.as_ref().unwrap()[0].state.as_deref(), Some("Disabled"));
     assert_eq!((scene.condition("PluginsHealthy"), &scene.memory.status.plugin_summary), (None, &None));

@@ -170,6 +170,25 @@ fn previous_is_the_answer_before_and_never_one_of_an_earlier_process() {
 }
 
 #[test]
+fn an_edited_plugin_is_compared_with_nothing_that_it_read_before() {
+    let mut scene = scene(json!([
+        {"name": "QueueLong", "when": "values.depth > previous.depth + 5", "as": "Event", "message": "add a machine"},
+        {"name": "Lasting", "when": "values.depth > 10", "for": "15s", "message": "m"},
+    ]));
+    scene.poll_with(online(), depth(11));
+    scene.plugins[0].revision = "2".into();
+    assert_eq!(scene.poll_with(online(), depth(100)), [], "the value before had another meaning");
+    scene.poll_with(online(), depth(100));
+    let lasting = |scene: &Scene| {
+        scene.condition("queue.plugins.ollama-fleet.io/Lasting").map(|(status, _)| status == "True")
+    };
+    assert_eq!(lasting(&scene), Some(false), "20 s, of which 10 s since the edit");
+    scene.poll_with(online(), depth(100));
+    assert_eq!(lasting(&scene), Some(true));
+    assert_eq!(scene.poll_with(online(), depth(200)), [begins()]);
+}
+
+#[test]
 fn while_the_host_fails_rules_make_neither_events_nor_writes() {
     let mut scene = scene(json!([
         {"name": "QueueLong", "when": "values.depth > 10", "as": "Event", "message": "add a machine"},

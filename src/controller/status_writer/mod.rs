@@ -1,26 +1,22 @@
 //! The one writer of status: a queue that keeps only the newest body of each object, sends transitions before
 //! heartbeats, and stays within the write budget. When the API server is away it waits; nothing else does.
-//!
-//! Server-side apply with our own field manager, forced, and with the newest resourceVersion seen for the object's
-//! UID, so that a recreated object of the same name refuses what was meant for the old one.
+
+mod call;
+
+pub use call::{Kind, Target, seen};
 
 use super::api_failure::ApiFailure;
-use crate::{api::MANAGER, metrics::Metrics};
+use crate::metrics::Metrics;
+use call::{Outcome, write};
 use futures::FutureExt;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use kube::{
-    Api, Client,
-    api::{PartialObjectMeta, Patch, PatchParams},
-};
-use serde_json::{Value, json};
+use kube::Client;
+use serde_json::Value;
 use std::{
     collections::{HashMap, HashSet, VecDeque},
     num::NonZeroU32,
     panic::AssertUnwindSafe,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -34,10 +30,6 @@ use tokio_util::sync::CancellationToken;
 const WRITES_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
 /// Writes under way at once: at 10 ms each, 16 carry far more than the budget.
 const IN_FLIGHT_MAX: usize = 16;
-/// Deadline of one call; kube's client has none of its own.
-const CALL_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often a conflict is answered by reading again before the object's turn is over.
-const CONFLICTS_MAX: u32 = 3;
 /// Pause after a failure of the API server, doubled up to the second number.
 const PAUSE_LEAST: Duration = Duration::from_millis(250);
 const PAUSE_MOST: Duration = Duration::from_secs(4);
@@ -50,33 +42,6 @@ const FORBIDDEN_MOST: Duration = Duration::from_secs(30);
 const FORBIDDEN_LOG: Duration = Duration::from_mins(1);
 /// What a stop waits for the writes that are under way or waiting.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The object that a status belongs to.
-#[derive(Clone, Debug)]
-pub struct Target {
-    pub kind: Kind,
-    pub namespace: String,
-    pub name: String,
-    pub uid: String,
-    /// The newest resourceVersion seen for this UID, by whoever saw it last.
-    pub newest: Arc<AtomicU64>,
-}
-
-/// The kinds whose status is written here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    OllamaServer,
-    FleetPlugin,
-}
-
-impl Kind {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::OllamaServer => "OllamaServer",
-            Self::FleetPlugin => "FleetPlugin",
-        }
-    }
-}
 
 /// Which writes go first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -95,14 +60,6 @@ struct Job {
     urgency: Urgency,
     refusals: u32,
     written: Written,
-}
-
-/// How a write ended.
-enum Outcome {
-    Written,
-    /// The object moved on or is gone; whoever made the status will make another.
-    Dropped,
-    Failed(ApiFailure),
 }
 
 /// Takes statuses and writes them. Cheap to clone.
@@ -272,7 +229,9 @@ impl Drive {
         let Some(job) = self.shared.lock().next() else { return false };
         let shared = Arc::clone(&self.shared);
         self.running.spawn(async move {
-            let attempt = AssertUnwindSafe(write(&shared.client, &shared.metrics, &job)).catch_unwind();
+            let Job { target, generation, status, .. } = &job;
+            let call = write(&shared.client, &shared.metrics, target, *generation, status);
+            let attempt = AssertUnwindSafe(call).catch_unwind();
             // A bug loses this one status, and not its object's place in the queue.
             let outcome = attempt.await.unwrap_or_else(|_| {
                 shared.metrics.panicked();
@@ -360,85 +319,6 @@ fn doubled(least: Duration, most: Duration, times: u32) -> Duration {
     least.saturating_mul(1 << times.min(16)).min(most)
 }
 
-async fn write(client: &Client, metrics: &Metrics, job: &Job) -> Outcome {
-    match job.target.kind {
-        Kind::OllamaServer => write_as::<crate::api::OllamaServer>(client, metrics, job).await,
-        Kind::FleetPlugin => write_as::<crate::api::FleetPlugin>(client, metrics, job).await,
-    }
-}
-
-async fn write_as<K>(client: &Client, metrics: &Metrics, job: &Job) -> Outcome
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + std::fmt::Debug,
-{
-    let target = &job.target;
-    let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), &target.namespace);
-    let params = PatchParams::apply(MANAGER).force();
-    for _ in 0..CONFLICTS_MAX {
-        let body = json!({
-            "apiVersion": K::api_version(&()),
-            "kind": K::kind(&()),
-            "metadata": {
-                "name": target.name,
-                "namespace": target.namespace,
-                "resourceVersion": target.newest.load(Ordering::Relaxed).to_string(),
-            },
-            "status": job.status,
-        });
-        let patch = Patch::Apply(&body);
-        let started = Instant::now();
-        let answer = timeout(CALL_TIMEOUT, api.patch_status(&target.name, &params, &patch)).await;
-        metrics.write_took(target.kind, started.elapsed());
-        let failure = match answer {
-            Ok(Ok(object)) => {
-                seen(&target.newest, object.metadata.resource_version.as_deref());
-                return Outcome::Written;
-            }
-            Ok(Err(error)) => {
-                let failure = ApiFailure::of(&error);
-                if failure == ApiFailure::Refused {
-                    tracing::error!(kind = target.kind.as_str(), namespace = target.namespace, name = target.name, %error, "status write refused");
-                } else {
-                    tracing::debug!(kind = target.kind.as_str(), namespace = target.namespace, name = target.name, %error, "status write failed");
-                }
-                failure
-            }
-            Err(_) => ApiFailure::Unavailable,
-        };
-        match failure {
-            ApiFailure::Gone => return Outcome::Dropped,
-            ApiFailure::Conflict => {}
-            other => return Outcome::Failed(other),
-        }
-        metrics.wrote(target.kind, failure.label());
-        // Somebody changed the object since it was last seen. Another UID is another object; another generation
-        // deserves another status, which its own watch event will bring.
-        match timeout(CALL_TIMEOUT, api.get_metadata(&target.name)).await {
-            Ok(Ok(current)) => {
-                if current.metadata.uid.as_deref() != Some(target.uid.as_str())
-                    || (job.generation.is_some() && current.metadata.generation != job.generation)
-                {
-                    return Outcome::Dropped;
-                }
-                seen(&target.newest, current.metadata.resource_version.as_deref());
-            }
-            Ok(Err(error)) if ApiFailure::of(&error) == ApiFailure::Gone => return Outcome::Dropped,
-            Ok(Err(error)) => return Outcome::Failed(ApiFailure::of(&error)),
-            Err(_) => return Outcome::Failed(ApiFailure::Unavailable),
-        }
-    }
-    Outcome::Failed(ApiFailure::Conflict)
-}
-
-/// Resource versions are compared as numbers, which Kubernetes promises since 1.35 and has always kept.
-pub fn seen(newest: &AtomicU64, resource_version: Option<&str>) {
-    if let Some(number) = resource_version.and_then(|text| text.parse().ok()) {
-        newest.fetch_max(number, Ordering::Relaxed);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -447,14 +327,5 @@ mod tests {
     fn pauses_double_up_to_their_bound() {
         let pauses: Vec<_> = (0..7).map(|n| doubled(PAUSE_LEAST, PAUSE_MOST, n).as_millis()).collect();
         assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 4000, 4000]);
-    }
-
-    #[test]
-    fn the_newest_version_wins_whoever_saw_it() {
-        let newest = AtomicU64::new(5);
-        seen(&newest, Some("9"));
-        seen(&newest, Some("7"));
-        seen(&newest, Some("not a number"));
-        assert_eq!(newest.load(Ordering::Relaxed), 9);
     }
 }

@@ -1,0 +1,168 @@
+//! One write of one status: the call to the API server, and what its answer means.
+//!
+//! Server-side apply with our own field manager, forced, and with the newest resourceVersion seen for the object's
+//! UID, so that a recreated object of the same name refuses what was meant for the old one.
+
+use crate::{
+    api::{FleetPlugin, MANAGER, OllamaServer},
+    controller::api_failure::ApiFailure,
+    metrics::Metrics,
+};
+use kube::{
+    Api, Client,
+    api::{PartialObjectMeta, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::time::{Instant, timeout};
+
+/// Deadline of one call; kube's client has none of its own.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often a conflict is answered by reading again before the object's turn is over.
+const CONFLICTS_MAX: u32 = 3;
+
+/// The object that a status belongs to.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub kind: Kind,
+    pub namespace: String,
+    pub name: String,
+    pub uid: String,
+    /// The newest resourceVersion seen for this UID, by whoever saw it last.
+    pub newest: Arc<AtomicU64>,
+}
+
+/// The kinds whose status is written here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    OllamaServer,
+    FleetPlugin,
+}
+
+impl Kind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::OllamaServer => "OllamaServer",
+            Self::FleetPlugin => "FleetPlugin",
+        }
+    }
+}
+
+/// How a write ended.
+pub enum Outcome {
+    Written,
+    /// The object moved on or is gone; whoever made the status will make another.
+    Dropped,
+    Failed(ApiFailure),
+}
+
+/// Writes a status into its object. `generation` is that of the spec that the status is about.
+pub async fn write(
+    client: &Client,
+    metrics: &Metrics,
+    target: &Target,
+    generation: Option<i64>,
+    status: &Value,
+) -> Outcome {
+    match target.kind {
+        Kind::OllamaServer => write_as::<OllamaServer>(client, metrics, target, generation, status).await,
+        Kind::FleetPlugin => write_as::<FleetPlugin>(client, metrics, target, generation, status).await,
+    }
+}
+
+async fn write_as<K>(
+    client: &Client,
+    metrics: &Metrics,
+    target: &Target,
+    generation: Option<i64>,
+    status: &Value,
+) -> Outcome
+where
+    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug,
+{
+    let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), &target.namespace);
+    let params = PatchParams::apply(MANAGER).force();
+    for _ in 0..CONFLICTS_MAX {
+        let body = json!({
+            "apiVersion": K::api_version(&()),
+            "kind": K::kind(&()),
+            "metadata": {
+                "name": target.name,
+                "namespace": target.namespace,
+                "resourceVersion": target.newest.load(Ordering::Relaxed).to_string(),
+            },
+            "status": status,
+        });
+        let patch = Patch::Apply(&body);
+        let started = Instant::now();
+        let answer = timeout(CALL_TIMEOUT, api.patch_status(&target.name, &params, &patch)).await;
+        metrics.write_took(target.kind, started.elapsed());
+        let failure = match answer {
+            Ok(Ok(object)) => {
+                seen(&target.newest, object.metadata.resource_version.as_deref());
+                return Outcome::Written;
+            }
+            Ok(Err(error)) => {
+                let failure = ApiFailure::of(&error);
+                if failure == ApiFailure::Refused {
+                    tracing::error!(kind = target.kind.as_str(), namespace = target.namespace, name = target.name, %error, "status write refused");
+                } else {
+                    tracing::debug!(kind = target.kind.as_str(), namespace = target.namespace, name = target.name, %error, "status write failed");
+                }
+                failure
+            }
+            Err(_) => ApiFailure::Unavailable,
+        };
+        match failure {
+            ApiFailure::Gone => return Outcome::Dropped,
+            ApiFailure::Conflict => {}
+            other => return Outcome::Failed(other),
+        }
+        metrics.wrote(target.kind, failure.label());
+        // Somebody changed the object since it was last seen. Another UID is another object; another generation
+        // deserves another status, which its own watch event will bring.
+        match timeout(CALL_TIMEOUT, api.get_metadata(&target.name)).await {
+            Ok(Ok(current)) => {
+                if current.metadata.uid.as_deref() != Some(target.uid.as_str())
+                    || (generation.is_some() && current.metadata.generation != generation)
+                {
+                    return Outcome::Dropped;
+                }
+                seen(&target.newest, current.metadata.resource_version.as_deref());
+            }
+            Ok(Err(error)) if ApiFailure::of(&error) == ApiFailure::Gone => return Outcome::Dropped,
+            Ok(Err(error)) => return Outcome::Failed(ApiFailure::of(&error)),
+            Err(_) => return Outcome::Failed(ApiFailure::Unavailable),
+        }
+    }
+    Outcome::Failed(ApiFailure::Conflict)
+}
+
+/// Resource versions are compared as numbers, which Kubernetes promises since 1.35 and has always kept.
+pub fn seen(newest: &AtomicU64, resource_version: Option<&str>) {
+    if let Some(number) = resource_version.and_then(|text| text.parse().ok()) {
+        newest.fetch_max(number, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_version_wins_whoever_saw_it() {
+        let newest = AtomicU64::new(5);
+        seen(&newest, Some("9"));
+        seen(&newest, Some("7"));
+        seen(&newest, Some("not a number"));
+        assert_eq!(newest.load(Ordering::Relaxed), 9);
+    }
+}
