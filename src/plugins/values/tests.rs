@@ -262,3 +262,32 @@ fn a_rate_follows_each_number_by_where_it_stands() {
     let second = r#"{"net":{"total":27},"disks":[{"total":15},{"total":50},{"total":900}]}"#;
     assert_eq!(integers(&last(&values, &[&first, second])), [("v", 20)]);
 }
+
+/// The dearest plugin that is accepted, on the dearest answers of 20,000 values that it could be given.
+#[test]
+fn the_dearest_paths_are_bounded() {
+    let bound = if cfg!(debug_assertions) { Duration::from_secs(5) } else { Duration::from_millis(500) };
+    let chain = |depth: usize| format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+    let chains = vec![chain(30); 640].join(",");
+    let flat = vec!["{\"a\":1,\"b\":2}"; 6600].join(",");
+    let answers = [format!("[{chains}]"), format!("[{flat}]")];
+    for path in ["$..a..a", "$..*", "$..a[*]", "$[?@.a == 1]..b"] {
+        let values: Vec<Json> =
+            (0..8).map(|i| json!({"name": format!("v{i}"), "jsonPaths": [path], "reduce": "Sum"})).collect();
+        let compiled = compiled("JSON", json!(values)).unwrap();
+        for body in &answers {
+            let json = Answer::read(AgentFormat::Json, None, body.as_bytes()).unwrap();
+            let begin = Instant::now();
+            let _ = compiled.extract(&json, begin, None, &mut Counters::default());
+            let took = begin.elapsed();
+            if std::env::var_os("SHOW_FIGURES").is_some() {
+                println!("{path} on {} bytes: {took:?}", body.len());
+            }
+            assert!(took < bound, "{path} on {} bytes: {took:?}", body.len());
+        }
+    }
+    let nine: Vec<Json> =
+        (0..9).map(|i| json!({"name": format!("v{i}"), "jsonPaths": ["$..a..b"]})).collect();
+    let error = compiled("JSON", json!(nine)).unwrap_err().to_string();
+    assert!(error.contains("72 of at most 64"), "{error}");
+}
