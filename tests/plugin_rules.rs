@@ -102,6 +102,46 @@ async fn a_rule_that_fails_shows_in_the_plugin_and_not_in_ready() {
     .await;
 }
 
+/// A rule on a rate is told once: neither another plugin that comes nor a restart of the operator is news. And on
+/// another port another program counts, so that its counter is compared with nothing.
+#[tokio::test]
+async fn a_rule_on_a_rate_is_told_once_and_another_port_is_another_counter() {
+    let mut scene = Scene::new("").await;
+    let slow = Agent::counting(scene.fleet.address(0), "jobs_total", 100.0, 50.0).await;
+    let other = Agent::counting(scene.fleet.address(0), "jobs_total", 5e6, 50.0).await;
+    let agent = json!({
+        "configKey": "jobsPort",
+        "values": [{"name": "rate", "metric": {"name": "jobs_total"}, "rate": true}],
+        "rules": [{"name": "Busy", "when": "values.rate > 10", "as": "Event", "message": "busy"}],
+    });
+    apply(&scene.client, &scene.namespace, &plugin("jobs", slow.port, agent)).await;
+    scene.until_told("Busy", 1).await;
+
+    let answers = async |agent: &Agent, more: usize| {
+        let asked = agent.asked();
+        eventually(PATIENCE, "the agent was read again", async || agent.asked() >= asked + more).await;
+    };
+    scene.agent.say("queue_depth 1\n");
+    scene.plugin(json!([])).await;
+    eventually(PATIENCE, "the other plugin works", async || scene.agent.asked() > 0).await;
+    answers(&slow, 3).await;
+    scene.restart().await;
+    answers(&slow, 4).await;
+    assert_eq!(scene.told("Busy").await, 1);
+    assert_eq!(scene.told("BusyResolved").await, 0);
+
+    let ports = json!({"pluginPorts": {"jobsPort": other.port}});
+    patch_spec::<OllamaServer>(&scene.client, &scene.namespace, "s00", ports).await;
+    eventually(PATIENCE, "the other program is read four times", async || {
+        let text = scene.operator.as_ref().unwrap().metrics().await;
+        let labels = [("server", "s00"), ("name", "rate")];
+        let rate = metric_value(&text, "ollama_fleet_plugin_value", &labels);
+        assert!(rate.is_none_or(|rate| rate < 1000.0), "a leap from one counter to another: {rate:?}");
+        other.asked() >= 4
+    })
+    .await;
+}
+
 /// What an expression may not be is refused with its place, the unknown name and what would be known, and takes
 /// effect nowhere meanwhile.
 #[tokio::test]
@@ -150,7 +190,7 @@ struct Scene {
     namespace: Namespace,
     agent: Agent,
     operator: Option<Operator>,
-    _fleet: Fleet,
+    fleet: Fleet,
 }
 
 impl Scene {
@@ -161,7 +201,7 @@ impl Scene {
         let operator = Some(Operator::builder(control_plane).namespace(&namespace).start().await);
         let agent = Agent::start(fleet.address(0), answer).await;
         apply(&client, &namespace, &server("s00", fleet.host(0))).await;
-        Self { client, namespace, agent, operator, _fleet: fleet }
+        Self { client, namespace, agent, operator, fleet }
     }
 
     async fn plugin(&self, rules: Value) {

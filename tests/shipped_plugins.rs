@@ -82,7 +82,7 @@ fn check(folder: &Path, plugin: &FleetPlugin, case: &Case) {
         let body = fs::read(folder.join("tests").join(file)).unwrap();
         let answer = Answer::read(agent.format, None, &body).unwrap();
         let at = start + Duration::from_secs(*at_seconds);
-        found.push(compiled.extract(&answer, at, None, &mut counters).unwrap());
+        found.push(compiled.extract(&answer, at, Duration::from_secs(10), &mut counters).unwrap());
     }
     let last = found.pop().unwrap();
     assert_eq!(last.fault, None, "{context}");

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Older figures tell of a time that nobody asks about any more.
-const SPAN_MAX: Duration = Duration::from_mins(10);
+/// Intervals after which counters are compared with nothing: polls fail, but not for long while an agent is well.
+const INTERVALS_MAX: u32 = 10;
 /// Counters of one plugin on one server; 256 CPUs in eight modes are 2,048.
 const COUNTERS_MAX: usize = 8192;
 
@@ -11,6 +11,8 @@ const COUNTERS_MAX: usize = 8192;
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
     at: Option<Instant>,
+    /// The rates that were found then, by value: an answer that comes too soon after cannot give better ones.
+    rates: Vec<(usize, Vec<f64>)>,
     /// Sorted by value and series; 24 bytes each, which a map would double.
     last: Vec<Counter>,
 }
@@ -34,18 +36,21 @@ pub struct Reading<'a> {
     after: Counters,
     /// `None`: nothing to compare with, or too long ago.
     seconds: Option<f64>,
+    /// The answer came so soon after the last one that a single step of a counter would be a leap.
+    too_soon: bool,
 }
 
 impl Counters {
-    /// Begins an answer that came at this time; `longest` is the plugin's own interval, if it has one.
-    pub fn begin(&self, at: Instant, longest: Option<Duration>) -> Reading<'_> {
-        let span_max = SPAN_MAX.max(longest.unwrap_or_default() * 2);
-        let seconds = self
-            .at
-            .map(|before| at.saturating_duration_since(before))
-            .filter(|elapsed| !elapsed.is_zero() && *elapsed <= span_max)
+    /// Begins an answer that came at this time, where answers are meant to come at this interval. What is older than a
+    /// few of these tells of a time that nobody asks about any more.
+    pub fn begin(&self, at: Instant, interval: Duration) -> Reading<'_> {
+        let elapsed = self.at.map(|before| at.saturating_duration_since(before));
+        let too_soon = elapsed.is_some_and(|elapsed| elapsed < interval / 2);
+        let most = interval.saturating_mul(INTERVALS_MAX);
+        let seconds = elapsed
+            .filter(|elapsed| !elapsed.is_zero() && *elapsed <= most)
             .map(|elapsed| elapsed.as_secs_f64());
-        Reading { before: self, after: Self { at: Some(at), last: Vec::new() }, seconds }
+        Reading { before: self, after: Self { at: Some(at), ..Self::default() }, seconds, too_soon }
     }
 }
 
@@ -54,6 +59,10 @@ impl Reading<'_> {
     /// fell: its program started anew, and what the others grew by is not the whole. A series that was not there
     /// before has no rate yet. More series than can be remembered have none at all.
     pub fn rates(&mut self, value: usize, series: impl Iterator<Item = (u64, f64)>) -> Vec<f64> {
+        if self.too_soon {
+            let last = self.before.rates.iter().find(|(of, _)| *of == value);
+            return last.map(|(_, rates)| rates.clone()).unwrap_or_default();
+        }
         let mut rates = Vec::new();
         let mut whole = true;
         for (series, number) in series {
@@ -70,11 +79,18 @@ impl Reading<'_> {
                 rates.push((number - before) / seconds);
             }
         }
-        if whole { rates } else { Vec::new() }
+        if !whole {
+            rates.clear();
+        }
+        self.after.rates.push((value, rates.clone()));
+        rates
     }
 
     /// What to compare the next answer with.
     pub fn end(mut self) -> Counters {
+        if self.too_soon {
+            return self.before.clone();
+        }
         self.after.last.sort_unstable_by_key(Counter::key);
         self.after.last.shrink_to_fit();
         self.after
@@ -92,6 +108,8 @@ impl Counters {
 mod tests {
     use super::*;
 
+    const INTERVAL: Duration = Duration::from_secs(10);
+
     /// The rates of one value over answers at these seconds.
     fn rates(answers: &[(u64, &[(u64, f64)])]) -> Vec<Vec<f64>> {
         let start = Instant::now();
@@ -99,7 +117,7 @@ mod tests {
         answers
             .iter()
             .map(|(second, series)| {
-                let mut reading = counters.begin(start + Duration::from_secs(*second), None);
+                let mut reading = counters.begin(start + Duration::from_secs(*second), INTERVAL);
                 let rates = reading.rates(0, series.iter().copied());
                 counters = reading.end();
                 rates
@@ -137,5 +155,22 @@ mod tests {
     fn figures_of_long_ago_are_compared_with_nothing() {
         assert_eq!(rates(&[(0, &[(1, 0.0)]), (3600, &[(1, 10.0)])])[1], Vec::<f64>::new());
         assert_eq!(rates(&[(5, &[(1, 0.0)]), (5, &[(1, 10.0)])])[1], Vec::<f64>::new(), "no time has passed");
+    }
+
+    #[test]
+    fn an_answer_that_comes_too_soon_gives_the_rate_of_the_last_one() {
+        let found = rates(&[(0, &[(1, 0.0)]), (10, &[(1, 100.0)]), (11, &[(1, 200.0)]), (20, &[(1, 200.0)])]);
+        assert_eq!(found, [vec![], vec![10.0], vec![10.0], vec![10.0]], "a leap within a second is none");
+    }
+
+    #[test]
+    fn long_intervals_have_rates_too() {
+        let start = Instant::now();
+        let hour = Duration::from_hours(1);
+        let none = Counters::default();
+        let mut first = none.begin(start, hour);
+        first.rates(0, [(1, 0.0)].into_iter());
+        let counters = first.end();
+        assert_eq!(counters.begin(start + hour, hour).rates(0, [(1, 7200.0)].into_iter()), [2.0]);
     }
 }

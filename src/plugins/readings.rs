@@ -12,6 +12,12 @@ pub struct Readings {
     pub(crate) numbers: BTreeMap<Reading, i64>,
 }
 
+/// Readings of which only those of one source go together.
+const FAMILIES: [&[Reading]; 2] = [
+    &[Reading::DiskTotal, Reading::DiskUsed, Reading::DiskUsedPercent],
+    &[Reading::MemoryTotal, Reading::MemoryAvailable],
+];
+
 impl Readings {
     pub fn set(&mut self, reading: Reading, value: i64) {
         self.numbers.insert(reading, value);
@@ -25,14 +31,19 @@ impl Readings {
         self.hostname.is_none() && self.boot_time.is_none() && self.numbers.is_empty()
     }
 
-    /// Takes from `other` what is not known yet.
+    /// Takes from `other` what is not known yet. Sizes of one thing come from one source: the size of one disk and what
+    /// is used of another make no share.
     pub fn complete_with(&mut self, other: &Self) {
         if self.hostname.is_none() {
             self.hostname.clone_from(&other.hostname);
         }
         self.boot_time = self.boot_time.or(other.boot_time);
+        let own: Vec<Reading> = self.numbers.keys().copied().collect();
         for (reading, value) in &other.numbers {
-            self.numbers.entry(*reading).or_insert(*value);
+            let family = FAMILIES.iter().find(|family| family.contains(reading));
+            if !family.is_some_and(|family| family.iter().any(|member| own.contains(member))) {
+                self.numbers.entry(*reading).or_insert(*value);
+            }
         }
     }
 
@@ -71,6 +82,19 @@ mod tests {
     #[case(i64::MAX, i64::MAX, Some(100))]
     fn shares_are_whole_percents(#[case] part: i64, #[case] whole: i64, #[case] expected: Option<i64>) {
         assert_eq!(percent(part, whole), expected);
+    }
+
+    #[test]
+    fn the_sizes_of_one_disk_come_from_one_source() {
+        let mut first = Readings::default();
+        first.set(Reading::DiskTotal, 100);
+        let mut second = Readings::default();
+        second.set(Reading::DiskTotal, 4000);
+        second.set(Reading::DiskUsed, 3000);
+        second.set(Reading::MemoryTotal, 64);
+        first.complete_with(&second);
+        assert_eq!(first.disk_used_percent(), None, "3000 of 100 is nonsense");
+        assert_eq!(first.get(Reading::MemoryTotal), Some(64));
     }
 
     #[test]

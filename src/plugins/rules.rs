@@ -14,6 +14,24 @@ use std::time::Duration;
 /// What stands between a plugin's name and that of a rule in the type of a condition.
 pub const CONDITION_INFIX: &str = ".plugins.ollama-fleet.io/";
 
+/// Reasons of the operator's own Events, which nobody else's rule may take.
+const RESERVED: [&str; 14] = [
+    "ServerOnline",
+    "ServerOffline",
+    "ServerRebooted",
+    "ModelLoaded",
+    "ModelUnloaded",
+    "ModelAdded",
+    "ModelRemoved",
+    "VersionChanged",
+    "PluginFailed",
+    "PluginRecovered",
+    "CPUOverheating",
+    "GPUOverheating",
+    "DiskNearlyFull",
+    "LowMemory",
+];
+
 /// Why a rule cannot be compiled; the text names the rule and says what is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
@@ -21,6 +39,10 @@ pub enum RuleError {
     When { rule: String, error: ExpressionError },
     #[error("rule {rule}: `for` must be a duration, for example 5m")]
     For { rule: String },
+    #[error("rule {rule}: this is a reason of the operator's own Events; choose another name")]
+    Reserved { rule: String },
+    #[error("rule {rule}: names ending in Resolved are those of Events that end; choose another name")]
+    Resolved { rule: String },
     #[error("two rules have the name {rule}")]
     NameTwice { rule: String },
 }
@@ -62,6 +84,12 @@ pub fn compile(
         let rule = spec.name.clone();
         if compiled.iter().any(|other| other.name == rule) {
             return Err(RuleError::NameTwice { rule });
+        }
+        if RESERVED.contains(&rule.as_str()) {
+            return Err(RuleError::Reserved { rule });
+        }
+        if rule.ends_with("Resolved") {
+            return Err(RuleError::Resolved { rule });
         }
         let when = Expression::compile(&spec.when, &scope, Wanted::Boolean)
             .map_err(|error| RuleError::When { rule: rule.clone(), error })?;

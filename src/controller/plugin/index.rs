@@ -48,11 +48,11 @@ impl ActivePlugin {
         Endpoint { scheme: self.scheme, host: host.host.clone(), port, prefix: String::new() }
     }
 
-    /// At every how many polls it is asked.
-    pub fn every(&self, server_interval: Duration) -> u64 {
-        let Some(interval) = self.interval else { return 1 };
-        let ratio = interval.as_millis().div_ceil(server_interval.as_millis().max(1));
-        u64::try_from(ratio).unwrap_or(1).max(1)
+    /// Time between two readings: its own interval, rounded up to a multiple of the server's.
+    pub fn effective_interval(&self, server_interval: Duration) -> Duration {
+        let Some(interval) = self.interval else { return server_interval };
+        let ratio = interval.as_millis().div_ceil(server_interval.as_millis().max(1)).max(1);
+        server_interval.saturating_mul(u32::try_from(ratio).unwrap_or(u32::MAX))
     }
 }
 

@@ -145,7 +145,7 @@ impl Fleet {
         let memory = Memory::from_status(object.status.clone());
         let object = Arc::new(OllamaServer { status: None, ..object });
         // Not left to the task: whoever reads must find every server as soon as the list of them is complete.
-        place.show(publish::snapshot(&object, &memory, None));
+        place.show(publish::snapshot(&object, &memory, !object.spec.suspend, None));
         let (sender, receiver) = watch::channel(object);
         let task = ServerTask::new(Arc::clone(&self.context), receiver, place, publisher, memory);
         let task = self.tasks.spawn(task.run()).id();

@@ -1,6 +1,7 @@
 //! Servers: observe (IO in), assess (pure), publish (IO out), driven by one task for each server.
 
 pub mod accept;
+mod agents;
 pub mod assess;
 pub mod fleet;
 pub mod live;

@@ -31,6 +31,11 @@ use tokio::time::Instant;
 const READINGS_BURST: u32 = 3;
 const READINGS_REFILL: Duration = Duration::from_mins(2);
 
+/// Writes that only bring what plugins' rules and expressions made of a poll: six at once and then one in half a
+/// minute. One that flips at every poll must not keep others from telling that their host is gone.
+const RULES_BURST: u32 = 6;
+const RULES_REFILL: Duration = Duration::from_secs(30);
+
 /// Publishes for one server.
 pub struct Publisher {
     target: Target,
@@ -40,7 +45,32 @@ pub struct Publisher {
     published: Arc<OllamaServerStatus>,
     /// Seconds since the Unix epoch of the last status that is known to stand in the object.
     written_second: Arc<AtomicU64>,
-    readings_whole_at: Instant,
+    readings: Budget,
+    rules: Budget,
+}
+
+/// Writes of one kind that one object may cause: some at once, and then one in a while.
+struct Budget {
+    burst: u32,
+    refill: Duration,
+    whole_at: Instant,
+}
+
+impl Budget {
+    fn new(burst: u32, refill: Duration) -> Self {
+        Self { burst, refill, whole_at: Instant::now() }
+    }
+
+    /// Takes one of the writes, if there is one left.
+    fn take(&mut self) -> bool {
+        let now = Instant::now();
+        let ahead = self.whole_at.saturating_duration_since(now);
+        if ahead > self.refill * (self.burst - 1) {
+            return false;
+        }
+        self.whole_at = self.whole_at.max(now) + self.refill;
+        true
+    }
 }
 
 impl Publisher {
@@ -62,7 +92,8 @@ impl Publisher {
             regarding,
             published: Arc::new(published),
             written_second: Arc::new(AtomicU64::new(written.unwrap_or_default())),
-            readings_whole_at: Instant::now(),
+            readings: Budget::new(READINGS_BURST, READINGS_REFILL),
+            rules: Budget::new(RULES_BURST, RULES_REFILL),
         }
     }
 
@@ -103,7 +134,8 @@ impl Publisher {
         }
         let urgency = match significance(&self.published, &memory.status) {
             Significance::Meaning => Urgency::Transition,
-            Significance::Readings if self.may_write_readings() => Urgency::Heartbeat,
+            Significance::Rules if self.rules.take() => Urgency::Heartbeat,
+            Significance::Readings if self.readings.take() => Urgency::Heartbeat,
             _ if self.heartbeat_is_due() => Urgency::Heartbeat,
             _ => return,
         };
@@ -120,21 +152,15 @@ impl Publisher {
         });
         context.writer.submit(self.target.clone(), object.metadata.generation, status, urgency, done);
     }
-
-    /// Takes one of the writes that readings alone may cause, if there is one left.
-    fn may_write_readings(&mut self) -> bool {
-        let now = Instant::now();
-        let ahead = self.readings_whole_at.saturating_duration_since(now);
-        if ahead > READINGS_REFILL * (READINGS_BURST - 1) {
-            return false;
-        }
-        self.readings_whole_at = self.readings_whole_at.max(now) + READINGS_REFILL;
-        true
-    }
 }
 
-/// What everybody who only reads gets to see.
-pub fn snapshot(object: &Arc<OllamaServer>, memory: &Memory, last_poll: Option<Timestamp>) -> Snapshot {
+/// What everybody who only reads gets to see. Of agents that are not asked there is nothing that is true now.
+pub fn snapshot(
+    object: &Arc<OllamaServer>,
+    memory: &Memory,
+    polled: bool,
+    last_poll: Option<Timestamp>,
+) -> Snapshot {
     let capacity = object.spec.capacity.clone().unwrap_or_default();
     Snapshot {
         namespace: object.namespace().unwrap_or_default().into(),
@@ -145,7 +171,7 @@ pub fn snapshot(object: &Arc<OllamaServer>, memory: &Memory, last_poll: Option<T
         capacity_vram: capacity.vram,
         status: Arc::clone(&memory.status),
         readings: memory.readings().clone(),
-        agents: memory.agents_shown().into(),
+        agents: if polled { memory.agents_shown().into() } else { Arc::default() },
         failures: memory.failures(),
         last_poll: last_poll.or_else(|| memory.status.last_heartbeat_time.as_ref().map(|time| time.0)),
     }

@@ -3,9 +3,10 @@
 
 use super::{
     accept::{Accepted, Rejected, accept, maintenance},
+    agents::{self, AgentRound},
     assess::{Assessment, Memory, Observation, Subject, assess},
     live::Place,
-    observe::{AgentRound, Asked, Round, host_target},
+    observe::{Asked, Round, host_target},
     publish::Publisher,
     schedule::Phase,
 };
@@ -67,7 +68,6 @@ struct Timing {
     last_models: Option<Instant>,
     last_requested: Option<Instant>,
     last_poll: Option<Timestamp>,
-    polls: u64,
 }
 
 impl ServerTask {
@@ -105,7 +105,6 @@ impl ServerTask {
                 last_models: None,
                 last_requested: None,
                 last_poll: None,
-                polls: 0,
             },
             current,
             context,
@@ -169,6 +168,15 @@ impl ServerTask {
         let new_generation = object.metadata.generation != self.current.metadata.generation;
         let labels_changed = object.labels() != self.current.labels();
         let was_polled = self.is_polled();
+        if object.spec.plugin_ports != self.current.spec.plugin_ports {
+            for plugin in &self.selected {
+                if plugin.port(&object.spec.plugin_ports) != plugin.port(&self.current.spec.plugin_ports) {
+                    // On another port another program answers.
+                    self.agents.forget(&plugin.name);
+                    self.round.forget(&plugin.name);
+                }
+            }
+        }
         let old_way = self.acceptance.as_ref().ok().map(way);
         self.current = object;
         if spec_changed || new_generation {
@@ -200,7 +208,10 @@ impl ServerTask {
     }
 
     fn on_plugins(&mut self) {
-        if self.select_plugins() && !self.is_polled() {
+        let before = self.selected.len();
+        let changed = self.select_plugins();
+        // What a plugin said goes with it, and does not wait for the next poll, which may be a day away.
+        if changed && (!self.is_polled() || self.selected.len() < before) {
             self.assess(Observation::None, None);
         }
     }
@@ -212,11 +223,12 @@ impl ServerTask {
         let selected = index.selecting(&namespace, self.current.labels());
         let same = selected.len() == self.selected.len()
             && selected.iter().zip(&self.selected).all(|(new, old)| Arc::ptr_eq(new, old));
-        self.selected = selected;
-        if !same {
-            self.agents.abandon();
-            // A reading by the old rules is not shown under the new ones, and a new plugin is asked at the next poll.
-            self.timing.polls = 0;
+        let before = std::mem::replace(&mut self.selected, selected);
+        for old in &before {
+            // A reading by the old rules is not shown under the new ones; an edited plugin is asked at the next poll.
+            if !self.selected.iter().any(|new| Arc::ptr_eq(new, old)) {
+                self.agents.forget(&old.name);
+            }
         }
         let unknown_ports = index.unknown_keys(&namespace, &self.current.spec.plugin_ports);
         let same_ports = unknown_ports == self.unknown_ports;
@@ -271,15 +283,7 @@ impl ServerTask {
         }
         let target = host_target(&self.owner, accepted, &self.memory, with_models);
         self.round.start(&self.context, target, Asked { request, extra });
-        self.agents.start(
-            &self.context,
-            accepted,
-            &self.current.spec,
-            &self.selected,
-            &self.memory,
-            self.timing.polls,
-        );
-        self.timing.polls += 1;
+        self.agents.start(&self.context, accepted, &self.current.spec, &self.selected, &self.memory);
     }
 
     fn on_host(&mut self, outcome: HostOutcome) {
@@ -317,8 +321,10 @@ impl ServerTask {
     /// Brings everything up to date. A request is answered by a poll that began after it, or, where nobody is asked,
     /// by the echo alone.
     fn assess(&mut self, observation: Observation, answered: Option<String>) {
-        let plans = super::observe::plans(&self.selected, &self.current.spec);
         let acceptance = &self.acceptance;
+        let interval =
+            acceptance.as_ref().map_or(self.context.poll.poll_interval, |accepted| accepted.interval);
+        let plans = agents::plans(&self.selected, &self.current.spec, interval);
         let echoed = if self.is_polled() { None } else { self.requested_at() };
         let requested_at =
             answered.or(echoed).or_else(|| self.memory.status.last_handled_requested_at.clone());
@@ -343,7 +349,8 @@ impl ServerTask {
     }
 
     fn show(&self) {
-        self.place.show(super::publish::snapshot(&self.current, &self.memory, self.timing.last_poll));
+        let (polled, last_poll) = (self.is_polled(), self.timing.last_poll);
+        self.place.show(super::publish::snapshot(&self.current, &self.memory, polled, last_poll));
     }
 
     /// When the host is asked next: at its slot, which no edit of other things moves.

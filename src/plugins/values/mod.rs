@@ -86,7 +86,7 @@ impl CompiledValues {
         &self,
         answer: &Answer<'_>,
         at: Instant,
-        interval: Option<Duration>,
+        interval: Duration,
         counters: &mut Counters,
     ) -> Result<AgentValues, Failure> {
         let mut extraction = Extraction {
@@ -159,18 +159,12 @@ struct Extraction<'a> {
 impl Extraction<'_> {
     /// The first path with a usable match counts.
     fn json(&mut self, index: usize, value: &CompiledValue, paths: &[JsonPath], answer: &Json) {
+        if value.rate {
+            let scalar = self.json_rate(index, value, paths, answer);
+            self.keep(value, scalar);
+            return;
+        }
         let scalar = paths.iter().find_map(|path| {
-            if value.rate {
-                let places = self.places.get_or_init(|| places(answer));
-                let matches = path.query(answer);
-                let numbers = matches
-                    .iter()
-                    .filter_map(|node| Some((*places.get(&ptr::from_ref(*node))?, node.as_f64()?)));
-                let numbers: Vec<(u64, f64)> = numbers.collect();
-                self.anything |= !numbers.is_empty();
-                let rates = self.counters.rates(index, numbers.into_iter());
-                return value.number(rates.into_iter());
-            }
             let matches = path.query(answer);
             let mut nodes = matches.iter().copied();
             match value.type_ {
@@ -190,6 +184,25 @@ impl Extraction<'_> {
         });
         self.anything |= scalar.is_some();
         self.keep(value, scalar);
+    }
+
+    /// The first path with a number counts, whether or not it has a rate yet: another one is another counter.
+    fn json_rate(
+        &mut self,
+        index: usize,
+        value: &CompiledValue,
+        paths: &[JsonPath],
+        answer: &Json,
+    ) -> Option<Scalar> {
+        let places = self.places.get_or_init(|| places(answer));
+        let numbers = paths.iter().find_map(|path| {
+            let matches = path.query(answer);
+            let numbers =
+                matches.iter().filter_map(|node| Some((*places.get(&ptr::from_ref(*node))?, node.as_f64()?)));
+            Some(numbers.collect::<Vec<(u64, f64)>>()).filter(|numbers| !numbers.is_empty())
+        })?;
+        self.anything = true;
+        value.number(self.counters.rates(index, numbers.into_iter()).into_iter())
     }
 
     fn metric(&mut self, index: usize, value: &CompiledValue, series: &[Series]) {

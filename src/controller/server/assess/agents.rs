@@ -34,15 +34,28 @@ const TOO_MANY_CONDITIONS: &str = "TooManyConditions";
 /// Longest message of a report.
 const MESSAGE_MAX: usize = 256;
 
+/// Bytes of the names of rules that hold, and of messages, of all plugins of a server: some 60 names of the usual
+/// length. What is beyond is judged and told all the same, but told again after a restart.
+const RULES_BYTES_MAX: usize = 4 * 1024;
+
 /// A plugin that selects this server.
 #[derive(Clone, Debug)]
 pub struct AgentPlan {
     pub name: String,
-    /// Its port is 0 here.
-    pub disabled: bool,
     /// Changes when the plugin is edited.
     pub revision: Arc<str>,
+    /// Where it is asked; another port is another program.
+    pub port: Option<u16>,
+    /// Time between two readings as they are meant to come.
+    pub interval: Duration,
     pub rules: Arc<[CompiledRule]>,
+}
+
+impl AgentPlan {
+    /// Its port is 0 here.
+    pub fn is_disabled(&self) -> bool {
+        self.port.is_none()
+    }
 }
 
 /// One reading of one agent.
@@ -72,8 +85,8 @@ pub struct AgentMemory {
     /// Those of the answer before.
     previous: Option<Arc<BTreeMap<String, Scalar>>>,
     rules: BTreeMap<String, RuleMemory>,
-    /// The revision of the plugin that all this is by; `None` if an earlier process heard it.
-    revision: Option<Arc<str>>,
+    /// The revision of the plugin and the port that all this is from; `None` if an earlier process heard it.
+    source: Option<(Arc<str>, Option<u16>)>,
     /// What could not be computed in the last answer: of its values, and of its rules.
     value_fault: Option<String>,
     rule_fault: Option<String>,
@@ -94,14 +107,17 @@ enum State {
 impl AgentMemory {
     /// What was read by other values or judged by other rules is compared with nothing.
     pub fn adopt(&mut self, plan: &AgentPlan) {
-        let edited = self.revision.as_ref().is_some_and(|revision| *revision != plan.revision);
-        if edited {
+        self.rules.retain(|name, _| plan.rules.iter().any(|rule| rule.name == *name));
+        let same = self
+            .source
+            .as_ref()
+            .is_none_or(|(revision, port)| *revision == plan.revision && *port == plan.port);
+        if !same {
             self.comparable = false;
-            self.rules.retain(|name, _| plan.rules.iter().any(|rule| rule.name == *name));
             self.rules.values_mut().for_each(RuleMemory::begin_anew);
         }
-        if edited || self.revision.is_none() {
-            self.revision = Some(Arc::clone(&plan.revision));
+        if !same || self.source.is_none() {
+            self.source = Some((Arc::clone(&plan.revision), plan.port));
         }
     }
 
@@ -161,7 +177,9 @@ pub fn observe(
     }
     for AgentObservation { plugin, took, result } in observations {
         // A plugin that was deselected meanwhile has nothing to say any more.
-        let Some(plan) = plans.iter().find(|plan| plan.name == plugin && !plan.disabled) else { continue };
+        let Some(plan) = plans.iter().find(|plan| plan.name == plugin && !plan.is_disabled()) else {
+            continue;
+        };
         let agent = memory.agents.entry(plugin.clone()).or_default();
         agent.adopt(plan);
         agent.took = Some(took);
@@ -179,7 +197,7 @@ pub fn observe(
                     comparable: true,
                     previous: agent.comparable.then_some(before),
                     rules: std::mem::take(&mut agent.rules),
-                    revision: agent.revision.take(),
+                    source: agent.source.take(),
                     value_fault: fault,
                     readings: Some(readings),
                     fresh: true,
@@ -212,7 +230,7 @@ pub fn observe(
 pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
     let mut readings = Readings::default();
     let mut all_heard = true;
-    for plan in plans.iter().filter(|plan| !plan.disabled) {
+    for plan in plans.iter().filter(|plan| !plan.is_disabled()) {
         match memory.agents.get(&plan.name).and_then(|agent| agent.readings.as_ref()) {
             Some(own) => readings.complete_with(own),
             None => all_heard = false,
@@ -226,7 +244,7 @@ pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
     memory.status_mut().machine = (!readings.is_empty()).then(|| machine(&readings));
     memory.readings = readings;
 
-    let asked = plans.iter().filter(|plan| !plan.disabled).count();
+    let asked = plans.iter().filter(|plan| !plan.is_disabled()).count();
     let active =
         plans.iter().filter(|plan| memory.agents.get(&plan.name).is_some_and(AgentMemory::is_active)).count();
     memory.status_mut().plugin_summary = (asked > 0).then(|| format!("{active}/{asked}"));
@@ -236,11 +254,18 @@ pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
     reports.sort_by(|a, b| a.name.cmp(&b.name));
     reports.truncate(PLUGINS_MAX);
     // Agents of strangers must not make the object larger than it may be; metrics have every reading anyway.
-    let mut room = VALUES_BYTES_MAX;
+    let (mut room, mut rules_room) = (VALUES_BYTES_MAX, RULES_BYTES_MAX);
     for report in &mut reports {
         match room.checked_sub(bytes(&report.values)) {
             Some(left) => room = left,
             None => report.values.clear(),
+        }
+        let told = bytes(&report.active_rules) + report.message.as_ref().map_or(0, String::len);
+        if let Some(left) = rules_room.checked_sub(told) {
+            rules_room = left;
+        } else {
+            report.active_rules.clear();
+            report.message = None;
         }
     }
     memory.status_mut().plugins = (!reports.is_empty()).then_some(reports);
@@ -248,7 +273,7 @@ pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
 
 fn report(plan: &AgentPlan, memory: &Memory, without_room: &BTreeSet<&str>) -> PluginReport {
     let name = plan.name.clone();
-    if plan.disabled {
+    if plan.is_disabled() {
         return PluginReport { name, state: Some("Disabled".into()), ..PluginReport::default() };
     }
     let Some(agent) = memory.agents.get(&plan.name) else {
@@ -364,12 +389,17 @@ impl AgentMemory {
         AgentSnapshot {
             plugin: plugin.to_owned(),
             up: match self.state {
+                _ if self.misses > 0 => Some(false),
                 State::Unknown => None,
                 State::Active => Some(true),
                 State::Error => Some(false),
             },
-            // Those that an earlier process wrote are of unknown age.
-            values: if self.readings.is_some() { Arc::clone(&self.values) } else { Arc::default() },
+            // Those that an earlier process wrote are of unknown age, and after a miss they are old.
+            values: if self.readings.is_some() && self.misses == 0 {
+                Arc::clone(&self.values)
+            } else {
+                Arc::default()
+            },
             took: self.took,
             rules: self.rules.iter().filter_map(|(name, rule)| Some((name.clone(), rule.active?))).collect(),
         }

@@ -103,7 +103,7 @@ fn unknown_ports(keys: &[String]) -> Option<String> {
 }
 
 fn plugins_healthy(builder: &mut Builder<'_>, memory: &Memory, subject: Subject<'_>) {
-    let asked: Vec<_> = subject.plugins.iter().filter(|plan| !plan.disabled).collect();
+    let asked: Vec<_> = subject.plugins.iter().filter(|plan| !plan.is_disabled()).collect();
     if asked.is_empty() {
         return;
     }

@@ -78,9 +78,7 @@ pub fn assess(
     let in_maintenance = maintenance(subject.spec, now.0).is_some();
 
     adopt(&mut memory, subject);
-    let mut answered = false;
     if let (Observation::Poll { host, agents, requested }, Ok(accepted)) = (observation, subject.acceptance) {
-        answered = matches!(host, HostOutcome::Online(_));
         note_refusal(&mut memory, &host);
         memory.skipped = host == HostOutcome::Skipped;
         observe_host(&mut memory, accepted, host, requested, &now, &mut transitions);
@@ -97,11 +95,9 @@ pub fn assess(
     }
     agents::summarise(&mut memory, subject.plugins);
     pressure::forget_unknown(&mut memory, subject.spec);
-    // Models in memory and agents may need more room than when the models on disk were listed.
-    if answered {
-        let more = rules::bytes(&memory, subject.plugins);
-        inventory::make_room(&mut memory, more);
-    }
+    // Models in memory, agents and rules may need more room than when the models on disk were listed.
+    let more = rules::bytes(&memory, subject.plugins);
+    inventory::make_room(&mut memory, more);
     let refusal = Err(Rejected {
         reason: Failure::AddressNotAllowed.reason(),
         message: Failure::AddressNotAllowed.text().to_owned(),
@@ -152,7 +148,9 @@ fn adopt(memory: &mut Memory, subject: Subject<'_>) {
             agent.adopt(plan);
         }
     }
-    memory.agents.retain(|name, _| subject.plugins.iter().any(|plan| plan.name == *name && !plan.disabled));
+    memory
+        .agents
+        .retain(|name, _| subject.plugins.iter().any(|plan| plan.name == *name && !plan.is_disabled()));
 }
 
 /// A name that leads to a refused address is a spec that cannot be accepted, found out late.

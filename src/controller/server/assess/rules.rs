@@ -37,20 +37,77 @@ const QUIET: &str = "the rule does not hold";
 pub struct RuleMemory {
     /// `None`: unknown.
     pub active: Option<bool>,
-    /// Since when it holds without a break.
-    since: Option<Time>,
+    /// When it was last found to hold, and for how long it then had been seen to do so without a break.
+    held: Option<(Time, SignedDuration)>,
+    /// It began to hold while nobody could be told, because the host was failing.
+    untold: bool,
+    /// Its last Event said that it holds.
+    announced: bool,
 }
 
 impl RuleMemory {
     /// The rule was edited: what holds, still does until the next answer, but not since then.
     pub fn begin_anew(&mut self) {
-        self.since = None;
+        self.held = None;
+    }
+
+    /// What one more answer makes of it. `first`: there is no answer to compare with, so that what needs one is not
+    /// unknown but as it was.
+    fn step(
+        &self,
+        holds: Option<bool>,
+        first: bool,
+        plan: &AgentPlan,
+        rule: &CompiledRule,
+        now: &Time,
+    ) -> Self {
+        let mut next = Self { held: None, ..self.clone() };
+        match holds {
+            None if first => {}
+            // What was told stays told: it is news again when it was seen not to hold.
+            None => next.active = None,
+            Some(false) => next.active = Some(false),
+            Some(true) => {
+                // Time that nobody looked at (a suspension, a clock that was set) does not count as held.
+                let most = plan.interval.saturating_add(plan.interval);
+                let most = SignedDuration::try_from(most).unwrap_or(SignedDuration::MAX);
+                let held = self.held.as_ref().map_or(SignedDuration::ZERO, |(last, held)| {
+                    let gap = now.0.duration_since(last.0).clamp(SignedDuration::ZERO, most);
+                    held.saturating_add(gap)
+                });
+                let lasting = SignedDuration::try_from(rule.lasting).unwrap_or(SignedDuration::MAX);
+                next.active = Some(self.active == Some(true) || held >= lasting);
+                next.held = Some((now.clone(), held));
+            }
+        }
+        let begins = next.active == Some(true) && self.active != Some(true) && !self.announced;
+        next.untold |= begins && rule.outcome == RuleOutcome::Event;
+        next
+    }
+
+    /// The Events that are due, now that somebody may be told.
+    fn tell(&mut self, plan: &AgentPlan, rule: &CompiledRule, transitions: &mut Vec<Transition>) {
+        let event = |active: bool| Transition::Rule {
+            plugin: plan.name.clone(),
+            rule: rule.name.clone(),
+            active,
+            warning: active && rule.severity != Severity::Info,
+            message: rule.message.clone(),
+        };
+        if std::mem::take(&mut self.untold) {
+            self.announced = true;
+            transitions.push(event(true));
+        }
+        if self.announced && self.active == Some(false) {
+            self.announced = false;
+            transitions.push(event(false));
+        }
     }
 }
 
 /// What an earlier process knew of the rules of one plugin, from what it wrote.
 pub fn from_status(status: &OllamaServerStatus, report: &PluginReport) -> BTreeMap<String, RuleMemory> {
-    let known = |active| RuleMemory { active: Some(active), since: None };
+    let known = |active| RuleMemory { active: Some(active), announced: active, ..RuleMemory::default() };
     let prefix = format!("{}{CONDITION_INFIX}", report.name);
     let conditions = status.conditions.iter().filter_map(|condition| {
         Some((condition.type_.strip_prefix(&prefix)?.to_owned(), known(condition.status == "True")))
@@ -59,7 +116,8 @@ pub fn from_status(status: &OllamaServerStatus, report: &PluginReport) -> BTreeM
     conditions.chain(active).collect()
 }
 
-/// Judges the rules of every agent that has just answered. While the host fails there are no Events about its machine.
+/// Judges the rules of every agent that has just answered. While the host fails there are no Events about its machine;
+/// what begins then is told when the host is back.
 pub fn observe(
     memory: &mut Memory,
     subject: Subject<'_>,
@@ -83,9 +141,9 @@ pub fn observe(
                     fault.get_or_insert_with(|| format!("rule {}: {error}", rule.name));
                     None
                 });
-                let next = step(&known, holds, rule, now);
+                let mut next = known.step(holds, previous.is_none(), plan, rule, now);
                 if host_is_up && rule.outcome == RuleOutcome::Event {
-                    transitions.extend(edge(plan, rule, &known, &next));
+                    next.tell(plan, rule, transitions);
                 }
                 rules.insert(rule.name.clone(), next);
             }
@@ -93,40 +151,6 @@ pub fn observe(
         }
         memory.agents.insert(plan.name.clone(), agent);
     }
-}
-
-fn step(known: &RuleMemory, holds: Option<bool>, rule: &CompiledRule, now: &Time) -> RuleMemory {
-    match holds {
-        None => RuleMemory::default(),
-        Some(false) => RuleMemory { active: Some(false), since: None },
-        Some(true) => {
-            let since = known.since.clone().unwrap_or_else(|| now.clone());
-            let lasting = SignedDuration::try_from(rule.lasting).unwrap_or(SignedDuration::MAX);
-            let lasted = now.0.duration_since(since.0) >= lasting;
-            RuleMemory { active: Some(known.active == Some(true) || lasted), since: Some(since) }
-        }
-    }
-}
-
-/// The Event of a rule that begins or ends to hold.
-fn edge(
-    plan: &AgentPlan,
-    rule: &CompiledRule,
-    before: &RuleMemory,
-    after: &RuleMemory,
-) -> Option<Transition> {
-    let active = match (before.active, after.active) {
-        (Some(true), Some(false)) => false,
-        (None | Some(false), Some(true)) => true,
-        _ => return None,
-    };
-    Some(Transition::Rule {
-        plugin: plan.name.clone(),
-        rule: rule.name.clone(),
-        active,
-        warning: active && rule.severity != Severity::Info,
-        message: rule.message.clone(),
-    })
 }
 
 /// What an expression may know of the server.

@@ -28,6 +28,8 @@ pub enum Significance {
     None,
     /// Only readings of the machine moved.
     Readings,
+    /// Only what rules and expressions of plugins made of the values changed.
+    Rules,
     /// Something that people wait for.
     Meaning,
 }
@@ -76,6 +78,11 @@ pub fn significance(old: &OllamaServerStatus, new: &OllamaServerStatus) -> Signi
     if !same {
         return Significance::Meaning;
     }
+    let judged_alike = same_rules(&old.conditions, conditions)
+        && same_lists(plugins.as_deref(), old.plugins.as_deref(), same_judgement);
+    if !failing && !judged_alike {
+        return Significance::Rules;
+    }
     if !failing && !same_machine(machine.as_ref(), old.machine.as_ref()) {
         return Significance::Readings;
     }
@@ -92,15 +99,15 @@ fn is_failing(conditions: &[Condition]) -> bool {
 
 fn same_conditions(old: &[Condition], new: &[Condition], failing: bool) -> bool {
     let told = |condition: &&Condition| {
-        let follows_from_the_host = rules::is_rule(condition)
-            || matches!(
-                condition.type_.as_str(),
-                condition::PLUGINS_HEALTHY
-                    | condition::THERMAL_PRESSURE
-                    | condition::MEMORY_PRESSURE
-                    | condition::DISK_PRESSURE
-            );
-        !(failing && follows_from_the_host)
+        let from_agents = matches!(
+            condition.type_.as_str(),
+            condition::PLUGINS_HEALTHY
+                | condition::THERMAL_PRESSURE
+                | condition::MEMORY_PRESSURE
+                | condition::DISK_PRESSURE
+        );
+        let follows_from_the_host = failing && from_agents;
+        !follows_from_the_host && !rules::is_rule(condition)
     };
     old.iter().filter(told).count() == new.iter().filter(told).count()
         && new.iter().filter(told).all(|new| {
@@ -167,12 +174,27 @@ fn same_loaded(new: &LoadedModel, old: &LoadedModel) -> bool {
 }
 
 fn same_plugin(new: &PluginReport, old: &PluginReport) -> bool {
-    let PluginReport { name, state, reason, message, last_success_time: _, values: _, active_rules } = new;
+    // What is said of one that answers, its rules have made.
+    let PluginReport { name, state, reason, message, last_success_time: _, values: _, active_rules: _ } = new;
+    let answers = state.as_deref() == Some("Active");
     *name == old.name
         && *state == old.state
-        && *reason == old.reason
-        && *message == old.message
-        && *active_rules == old.active_rules
+        && (answers || (*reason == old.reason && *message == old.message))
+}
+
+/// What rules and expressions have made of the answers.
+fn same_judgement(new: &PluginReport, old: &PluginReport) -> bool {
+    new.reason == old.reason && new.message == old.message && new.active_rules == old.active_rules
+}
+
+fn same_rules(old: &[Condition], new: &[Condition]) -> bool {
+    let rules = |conditions: &[Condition]| -> Vec<(String, String, String, String)> {
+        let rules = conditions.iter().filter(|condition| rules::is_rule(condition));
+        rules
+            .map(|rule| (rule.type_.clone(), rule.status.clone(), rule.reason.clone(), rule.message.clone()))
+            .collect()
+    };
+    rules(old) == rules(new)
 }
 
 fn same_machine(new: Option<&Machine>, old: Option<&Machine>) -> bool {

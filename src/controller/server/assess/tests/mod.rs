@@ -27,6 +27,16 @@ struct Flags {
     poll: PollArgs,
 }
 
+fn plan(name: &str, port: Option<u16>) -> AgentPlan {
+    AgentPlan {
+        name: name.into(),
+        port,
+        revision: "1".into(),
+        interval: Duration::from_secs(10),
+        rules: Arc::default(),
+    }
+}
+
 /// One server under test, with a clock that moves ten seconds a poll.
 struct Scene {
     memory: Memory,
@@ -60,12 +70,7 @@ impl Scene {
     }
 
     fn with_plugin(mut self, name: &str) -> Self {
-        self.plugins.push(AgentPlan {
-            name: name.into(),
-            disabled: false,
-            revision: "1".into(),
-            rules: Arc::default(),
-        });
+        self.plugins.push(plan(name, Some(9100)));
         self
     }
 
@@ -461,12 +466,7 @@ fn readings_of_a_failed_agent_go_without_being_resolved() {
 #[test]
 fn a_plugin_that_is_off_here_is_listed_and_not_counted() {
     let mut scene = Scene::new(json!({}));
-    scene.plugins.push(AgentPlan {
-        name: "m".into(),
-        disabled: true,
-        revision: "1".into(),
-        rules: Arc::default(),
-    });
+    scene.plugins.push(plan("m", None));
     scene.poll(online());
     assert_eq!(scene.memory.status.plugins.as_ref().unwrap()[0].state.as_deref(), Some("Disabled"));
     assert_eq!((scene.condition("PluginsHealthy"), &scene.memory.status.plugin_summary), (None, &None));

@@ -254,3 +254,93 @@ fn an_unknown_key_of_plugin_ports_is_a_warning_that_keeps_the_spec_valid() {
     let accepted = condition::find(&scene.memory.status.conditions, "Accepted").unwrap();
     assert!(accepted.message.contains("metricPort"), "{}", accepted.message);
 }
+
+#[test]
+fn rules_that_are_removed_hold_no_longer() {
+    let mut scene = scene(rule(json!({})));
+    scene.poll_with(online(), depth(11));
+    scene.plugins[0].rules = Arc::default();
+    scene.poll_with(online(), depth(11));
+    let left = |scene: &Scene| scene.memory.status.plugins.as_ref().unwrap()[0].active_rules.clone();
+    assert_eq!(left(&scene), [""; 0]);
+    scene.restart();
+    scene.poll_with(online(), depth(11));
+    assert_eq!(left(&scene), [""; 0]);
+}
+
+#[test]
+fn what_needs_two_answers_is_no_news_after_a_restart() {
+    let mut scene = scene(json!([
+        {"name": "QueueLong", "when": "values.depth > previous.depth - 1", "as": "Event", "message": "add a machine"},
+        {"name": "Growing", "when": "values.depth > previous.depth - 1", "for": "15s", "message": "m"},
+    ]));
+    scene.poll_with(online(), depth(1));
+    assert_eq!(scene.poll_with(online(), depth(2)), [begins()]);
+    scene.poll_with(online(), depth(3));
+    scene.poll_with(online(), depth(4));
+    let growing = "queue.plugins.ollama-fleet.io/Growing";
+    assert_eq!(scene.condition(growing), Some(("True", "Warning")));
+    scene.restart();
+    let writes = scene.writes_of(|scene| {
+        for number in [5, 6, 7] {
+            assert_eq!(scene.poll_with(online(), depth(number)), []);
+            assert_eq!(scene.condition(growing), Some(("True", "Warning")));
+        }
+    });
+    assert_eq!(writes, 0);
+    assert_eq!(scene.poll_with(online(), depth(1)), [ends()]);
+}
+
+#[test]
+fn a_rule_that_was_unknown_for_a_while_is_not_told_again() {
+    let mut scene = scene(rule(json!({"as": "Event"})));
+    assert_eq!(scene.poll_with(online(), depth(11)), [begins()]);
+    assert_eq!(scene.poll_with(online(), said(&[("limit", 1)])), []);
+    assert_eq!(scene.poll_with(online(), depth(11)), []);
+    assert_eq!(scene.poll_with(online(), depth(1)), [ends()]);
+}
+
+#[test]
+fn what_begins_while_the_host_fails_is_told_when_it_is_back() {
+    let mut scene = scene(rule(json!({"as": "Event"})));
+    scene.poll_with(online(), depth(1));
+    for number in [1, 1, 11] {
+        let told = scene.poll_with(failed(Failure::Timeout), depth(number));
+        assert!(!told.contains(&begins()), "{told:?}");
+    }
+    assert_eq!(scene.poll_with(online(), depth(11)), [Transition::ServerOnline, begins()]);
+    assert_eq!(scene.poll_with(online(), depth(1)), [ends()]);
+}
+
+#[test]
+fn a_moment_in_a_failed_poll_is_told_too_and_its_end_never_alone() {
+    let mut scene = scene(rule(json!({"when": "values.depth > previous.depth", "as": "Event"})));
+    scene.poll_with(online(), depth(1));
+    scene.poll_with(failed(Failure::Timeout), depth(2));
+    assert_eq!(scene.poll_with(online(), depth(2)), [begins(), ends()]);
+}
+
+#[test]
+fn time_that_nobody_looked_at_does_not_count_as_held() {
+    let mut scene = scene(rule(json!({"as": "Event", "for": "5m"})));
+    scene.poll_with(online(), depth(11));
+    scene.now += SignedDuration::from_hours(1);
+    assert_eq!(scene.poll_with(online(), depth(11)), [], "an hour of silence is two intervals at most");
+    scene.now -= SignedDuration::from_hours(2);
+    assert_eq!(scene.poll_with(online(), depth(11)), [], "a clock that was set back takes nothing away");
+    let polls = (0..40).take_while(|_| scene.poll_with(online(), depth(11)).is_empty()).count();
+    assert_eq!(polls, 27, "of 300 s, 20 came with the gap, and 10 with each poll; the 28th tells");
+}
+
+#[rstest]
+#[case::own_event("ServerOffline")]
+#[case::end_of_another("QueueLongResolved")]
+fn the_names_of_the_operators_own_events_are_refused(#[case] name: &str) {
+    let agent: Agent = serde_json::from_value(json!({
+        "defaultPort": 1, "endpoint": "/", "values": [{"name": "depth", "jsonPaths": ["$.depth"]}],
+        "rules": [{"name": name, "when": "values.depth > 1", "message": "m"}],
+    }))
+    .unwrap();
+    let error = rules::compile("queue", &agent.rules, &values::compile(&agent).unwrap()).unwrap_err();
+    assert!(error.to_string().contains("choose another name"), "{error}");
+}

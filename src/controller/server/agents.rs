@@ -1,0 +1,190 @@
+//! IO in: the agents of one server, asked beside its host, each at its own interval.
+
+use super::{
+    accept::{Accepted, effective_timeout},
+    assess::{AgentObservation, AgentPlan, Memory},
+};
+use crate::{
+    api::ollama_server::OllamaServerSpec,
+    controller::{context::Context, plugin::index::ActivePlugin},
+    metrics::Metrics,
+    plugins::{answer::Answer, counters::Counters, values::AgentValues},
+    probe::{AgentAnswer, AgentTarget, Failure, Lane, Owner},
+};
+use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
+use tokio::{
+    sync::Semaphore,
+    task::{AbortHandle, Id, JoinSet, block_in_place},
+    time::Instant,
+};
+
+/// Answers from which on taking them apart may take so long that others should not wait for it. Those of agents are
+/// some kilobytes; exporters' reach 150.
+const LARGE_ANSWER: usize = 64 * 1024;
+/// Large answers that are taken apart at once: half of the cores of a small machine stay free for everybody else.
+const LARGE_AT_ONCE: usize = 2;
+
+/// Bounds how many large answers are taken apart at once.
+static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
+
+/// The agents that are being asked, and what is kept of them from one reading to the next.
+pub struct AgentRound {
+    /// The server that they belong to.
+    owner: Owner,
+    running: JoinSet<(Option<AgentObservation>, Counters)>,
+    /// The plugins that are being asked, by their task.
+    asked: HashMap<Id, (String, AbortHandle)>,
+    /// When each plugin was asked last.
+    asked_at: HashMap<String, Instant>,
+    /// What the counters of each plugin stood at, while it is not being asked.
+    counters: HashMap<String, Counters>,
+}
+
+impl AgentRound {
+    pub fn new(owner: Owner) -> Self {
+        Self {
+            owner,
+            running: JoinSet::new(),
+            asked: HashMap::new(),
+            asked_at: HashMap::new(),
+            counters: HashMap::new(),
+        }
+    }
+
+    /// Asks every plugin whose turn it is and that is not still talking.
+    pub fn start(
+        &mut self,
+        context: &Arc<Context>,
+        accepted: &Accepted,
+        spec: &OllamaServerSpec,
+        plugins: &[Arc<ActivePlugin>],
+        memory: &Memory,
+    ) {
+        let now = Instant::now();
+        for plugin in plugins {
+            let Some(port) = plugin.port(&spec.plugin_ports) else { continue };
+            let interval = plugin.effective_interval(accepted.interval);
+            // Slots are multiples of the server's interval apart, but for how late a poll begins.
+            let due = self
+                .asked_at
+                .get(&plugin.name)
+                .is_none_or(|last| now.duration_since(*last) + accepted.interval / 2 >= interval);
+            if !due {
+                continue;
+            }
+            if self.asked.values().any(|(asked, _)| *asked == plugin.name) {
+                context.metrics.agent_skipped();
+                continue;
+            }
+            let suspect = memory.agent_is_failing(&plugin.name) || memory.is_failing();
+            let target = AgentTarget {
+                owner: Arc::clone(&self.owner),
+                endpoint: plugin.endpoint(&accepted.endpoint, port),
+                path: plugin.path.clone(),
+                timeout: effective_timeout(plugin.timeout, accepted.interval),
+                patience: accepted.interval,
+                lane: if suspect { Lane::Suspect } else { Lane::Healthy },
+            };
+            let (context, plugin) = (Arc::clone(context), Arc::clone(plugin));
+            let name = plugin.name.clone();
+            self.asked_at.insert(name.clone(), now);
+            let mut counters = self.counters.remove(&name).unwrap_or_default();
+            let task = self.running.spawn(async move {
+                let observation = ask(&context, &plugin, &target, interval, &mut counters).await;
+                (observation, counters)
+            });
+            self.asked.insert(task.id(), (name, task));
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// The next agent's word; `None` if it could not be asked. Never resolves while nobody is being asked.
+    pub async fn next(&mut self, metrics: &Metrics) -> Option<AgentObservation> {
+        match self.running.join_next_with_id().await {
+            None => pending().await,
+            Some(Ok((task, (observation, counters)))) => {
+                // One that was given up meanwhile has nothing to say any more.
+                let (plugin, _) = self.asked.remove(&task)?;
+                self.counters.insert(plugin, counters);
+                observation
+            }
+            Some(Err(error)) => {
+                let (plugin, _) = self.asked.remove(&error.id())?;
+                tracing::error!(%error, "a reading of an agent ended by a bug");
+                metrics.panicked();
+                // That agent has not answered well; the others go on.
+                Some(AgentObservation { plugin, took: Duration::ZERO, result: Err(Failure::InvalidResponse) })
+            }
+        }
+    }
+
+    /// Forgets everything that is under way and that is kept: it is of another host.
+    pub fn abandon(&mut self) {
+        *self = Self::new(Arc::clone(&self.owner));
+    }
+
+    /// Forgets what is of a plugin that was edited, is gone, or is asked elsewhere now.
+    pub fn forget(&mut self, plugin: &str) {
+        self.asked.retain(|_, (asked, task)| {
+            let stays = asked != plugin;
+            if !stays {
+                task.abort();
+            }
+            stays
+        });
+        self.asked_at.remove(plugin);
+        self.counters.remove(plugin);
+    }
+}
+
+async fn ask(
+    context: &Context,
+    plugin: &ActivePlugin,
+    target: &AgentTarget,
+    interval: Duration,
+    counters: &mut Counters,
+) -> Option<AgentObservation> {
+    let started = Instant::now();
+    let Some(answer) = context.prober.agent(target).await else {
+        context.metrics.agent_skipped();
+        return None;
+    };
+    let took = started.elapsed();
+    let result = match answer {
+        Err(failure) => Err(failure),
+        Ok(answer) if answer.body.len() < LARGE_ANSWER => read(plugin, &answer, interval, counters),
+        Ok(answer) => {
+            let _permit = LARGE.acquire().await;
+            block_in_place(|| read(plugin, &answer, interval, counters))
+        }
+    };
+    context.metrics.agent_read(took, result.as_ref().err().copied());
+    Some(AgentObservation { plugin: plugin.name.clone(), took, result })
+}
+
+fn read(
+    plugin: &ActivePlugin,
+    answer: &AgentAnswer,
+    interval: Duration,
+    counters: &mut Counters,
+) -> Result<AgentValues, Failure> {
+    let read = Answer::read(plugin.format, answer.content_type.as_deref(), &answer.body)?;
+    plugin.values.extract(&read, answer.came, interval, counters)
+}
+
+/// What the assessment knows of the plugins that select a server.
+pub fn plans(plugins: &[Arc<ActivePlugin>], spec: &OllamaServerSpec, interval: Duration) -> Vec<AgentPlan> {
+    plugins
+        .iter()
+        .map(|plugin| AgentPlan {
+            name: plugin.name.clone(),
+            revision: Arc::clone(&plugin.revision),
+            port: plugin.port(&spec.plugin_ports),
+            interval: plugin.effective_interval(interval),
+            rules: Arc::clone(&plugin.rules),
+        })
+        .collect()
+}
