@@ -8,7 +8,8 @@ use crate::support::{
 use kube::{Client, api::DeleteParams};
 use ollama_fleet_operator::api::{FleetPlugin, OllamaServer, fleet_plugin::Dependencies};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+use tokio::time::sleep;
 
 /// A plugin that needs a newer version of another waits for it, says both sides, is asked as soon as it is there,
 /// and is asked no more when it goes: all without a restart.
@@ -85,9 +86,10 @@ async fn of_two_sources_of_one_reading_the_older_wins() {
         let values = json!([{"name": "load", "jsonPaths": [path], "reading": "cpuPercent"}]);
         plugin(name, scene.agent.port, json!({"values": values}))
     };
-    // The creation times of Kubernetes are whole seconds; within one of them the name decides.
-    scene.apply(&reading("a-older", "$.value")).await;
-    scene.apply(&reading("b-younger", "$.other")).await;
+    scene.apply(&reading("b-older", "$.value")).await;
+    // The creation times of Kubernetes are whole seconds, and within one of them the name would decide.
+    sleep(Duration::from_millis(1100)).await;
+    scene.apply(&reading("a-younger", "$.other")).await;
     let cpu = async |percent: i64| {
         eventually(PATIENCE, "the machine shows the reading", async || {
             let server: OllamaServer = get(&scene.client, &scene.namespace, "s00").await;
@@ -98,19 +100,19 @@ async fn of_two_sources_of_one_reading_the_older_wins() {
     };
     cpu(7).await;
     eventually(PATIENCE, "the younger one says who wins", async || {
-        let plugin: FleetPlugin = get(&scene.client, &scene.namespace, "b-younger").await;
+        let plugin: FleetPlugin = get(&scene.client, &scene.namespace, "a-younger").await;
         has_condition(&plugin, "Accepted", "True", "Valid")?;
         let (.., message) = condition(&plugin, "Accepted").unwrap();
-        let told = message.contains("a-older") && message.contains("cpuPercent");
+        let told = message.contains("b-older") && message.contains("cpuPercent");
         if told { Ok(()) } else { Err(message) }
     })
     .await;
-    scene.delete("a-older").await;
+    scene.delete("b-older").await;
     cpu(70).await;
     eventually(PATIENCE, "nothing is left to say", async || {
-        let plugin: FleetPlugin = get(&scene.client, &scene.namespace, "b-younger").await;
+        let plugin: FleetPlugin = get(&scene.client, &scene.namespace, "a-younger").await;
         let (.., message) = condition(&plugin, "Accepted").unwrap();
-        if message.contains("a-older") { Err(message) } else { Ok(()) }
+        if message.contains("b-older") { Err(message) } else { Ok(()) }
     })
     .await;
 }

@@ -2,7 +2,11 @@
 
 use crate::support::binaries;
 use ollama_fleet_operator::{
-    api::{FleetPlugin, fleet_plugin::Reading, server_status::Scalar},
+    api::{
+        FleetPlugin,
+        fleet_plugin::{Agent, Reading},
+        server_status::Scalar,
+    },
     plugins::{
         answer::Answer,
         counters::Counters,
@@ -40,8 +44,8 @@ struct RecordedAnswer {
     at_seconds: u64,
 }
 
-/// Every shipped plugin gives exactly the values, readings and rules that its cases list, and every reading that it
-/// is a source of is shown by one of them.
+/// Every shipped plugin gives exactly the values, readings and rules that its cases list, and each reading, value and
+/// rule that it has is in one of them.
 #[test]
 fn shipped_plugins_read_real_answers() {
     let mut plugins = 0;
@@ -55,12 +59,18 @@ fn shipped_plugins_read_real_answers() {
         let manifest = fs::read_to_string(folder.join("plugin.yaml")).unwrap();
         let plugin: FleetPlugin = serde_saphyr::from_str(&manifest).unwrap();
         let cases: Vec<Case> = serde_json::from_str(&fs::read_to_string(cases).unwrap()).unwrap();
-        let mut shown = BTreeSet::new();
+        let (mut shown, mut seen, mut held) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         for case in cases {
             check(&folder, &plugin, &case);
             shown.extend(case.readings.into_keys());
+            seen.extend(case.values.into_keys());
+            held.extend(case.rules);
         }
-        let values = plugin.spec.agent.unwrap().values;
+        let Agent { values, rules, .. } = plugin.spec.agent.unwrap();
+        let named: BTreeSet<String> = values.iter().map(|value| value.name.clone()).collect();
+        assert_eq!(seen, named, "{}: every value is in a case", folder.display());
+        let named: BTreeSet<String> = rules.into_iter().map(|rule| rule.name).collect();
+        assert_eq!(held, named, "{}: every rule holds in a case", folder.display());
         let claimed: BTreeSet<String> =
             values.iter().filter_map(|value| Some(value.reading?.as_str().to_owned())).collect();
         assert_eq!(shown, claimed, "{}: every reading is shown by a case", folder.display());

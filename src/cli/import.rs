@@ -10,7 +10,7 @@ use crate::import::{
     dotenv::{self, Variables},
     manifests,
     plugins::PluginFile,
-    report::{Level, Report, quote},
+    report::{Level, Report, quote, steers},
     settings::{self, SERVERS, Settings},
 };
 use clap::{Args, ValueEnum};
@@ -155,24 +155,43 @@ fn summary(import: &Import) -> String {
     )
 }
 
+/// A path as a message may show it: as it is, and in quotes with escapes if anything in it would steer a terminal.
+fn shown(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    if text.contains(steers) { quote(&text) } else { text.into_owned() }
+}
+
+/// A line for a terminal. Messages quote what they take of the input; what libraries put into theirs is not known.
+fn harmless(line: &str) -> String {
+    let mut harmless = String::with_capacity(line.len());
+    for c in line.chars() {
+        if steers(c) {
+            harmless.extend(c.escape_unicode());
+        } else {
+            harmless.push(c);
+        }
+    }
+    harmless
+}
+
 /// Standard error may be closed; there is nobody to tell then.
 fn say(line: &str) {
+    let line = harmless(line);
     let _ = writeln!(io::stderr().lock(), "{line}");
 }
 
 fn settings(args: &ImportArgs, report: &mut Report) -> Result<Settings, String> {
     if let Some(path) = &args.servers_file {
-        return json_settings(&read(path)?).map_err(|error| format!("{}: {error}", path.display()));
+        return json_settings(&read(path)?).map_err(|error| format!("{}: {error}", shown(path)));
     }
     if let Some(path) = &args.compose {
-        return compose_settings(args, path, report).map_err(|error| format!("{}: {error}", path.display()));
+        return compose_settings(args, path, report).map_err(|error| format!("{}: {error}", shown(path)));
     }
     if let Some(path) = &args.env_file {
         let settings = dotenv::parse(&read(path)?, &Variables::new())
             .and_then(|variables| compose::of_interest(&variables, report))
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-        return with_servers(settings)
-            .ok_or_else(|| format!("{}: it does not set {SERVERS}", path.display()));
+            .map_err(|error| format!("{}: {error}", shown(path)))?;
+        return with_servers(settings).ok_or_else(|| format!("{}: it does not set {SERVERS}", shown(path)));
     }
     let environment = env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
@@ -215,7 +234,7 @@ fn compose_settings(args: &ImportArgs, path: &Path, report: &mut Report) -> Resu
     let env_file = args.env_file.as_deref().or_else(|| beside.is_file().then_some(beside.as_path()));
     let variables = match env_file {
         Some(file) => dotenv::parse(&read(file)?, &Variables::new())
-            .map_err(|error| format!("{}: {error}", file.display()))?,
+            .map_err(|error| format!("{}: {error}", shown(file)))?,
         None => Variables::new(),
     };
     let services = compose::parse(&read(path)?, &variables)?;
@@ -273,7 +292,7 @@ fn env_files(folder: &Path, service: &Service) -> Result<Vec<(String, String)>, 
 
 /// Every plugin.json of a folder's folders, by the names of these.
 fn plugin_files(folder: &Path, report: &mut Report) -> Result<Vec<PluginFile>, String> {
-    let failed = |error: io::Error| format!("{}: {error}", folder.display());
+    let failed = |error: io::Error| format!("{}: {error}", shown(folder));
     let mut files = BTreeMap::new();
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
@@ -301,7 +320,7 @@ fn plugin_files(folder: &Path, report: &mut Report) -> Result<Vec<PluginFile>, S
 }
 
 fn read(path: &Path) -> Result<String, String> {
-    fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))
+    fs::read_to_string(path).map_err(|error| format!("{}: {error}", shown(path)))
 }
 
 /// A reader that goes away, `head` for example, has what it wanted.
@@ -326,7 +345,7 @@ fn write(folder: &Path, files: &BTreeMap<String, String>, force: bool) -> Result
             Err(error) if error.kind() == ErrorKind::NotFound => due.push((path, text)),
             Ok(_) if force => due.push((path, text)),
             Ok(_) => others.push(name.as_str()),
-            Err(error) => return Err(Failure(1, format!("{}: {error}", path.display()))),
+            Err(error) => return Err(Failure(1, format!("{}: {error}", shown(&path)))),
         }
     }
     if !others.is_empty() {
@@ -335,16 +354,16 @@ fn write(folder: &Path, files: &BTreeMap<String, String>, force: bool) -> Result
             2,
             format!(
                 "{} has other content in {names}; nothing is written; give --force to replace it",
-                folder.display()
+                shown(folder)
             ),
         ));
     }
-    let failed = |path: &Path, error: &io::Error| Failure(1, format!("{}: {error}", path.display()));
+    let failed = |path: &Path, error: &io::Error| Failure(1, format!("{}: {error}", shown(path)));
     fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
     for (path, text) in &due {
         fs::write(path, text).map_err(|error| failed(path, &error))?;
     }
-    say(&format!("wrote: {}: {} of {} files", folder.display(), due.len(), files.len()));
+    say(&format!("wrote: {}: {} of {} files", shown(folder), due.len(), files.len()));
     Ok(())
 }
 
@@ -353,5 +372,17 @@ fn namespace(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("a namespace has at most 63 lower case letters, digits and dashes".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_steers_the_terminal() {
+        assert_eq!(shown(Path::new("a b/é.env")), "a b/é.env");
+        assert_eq!(shown(Path::new("x\u{1b}[31m\u{202e}")), r#""x\u{1b}[31m\u{202e}""#);
+        assert_eq!(harmless("wrote: a\u{200b}\nb é"), r"wrote: a\u{200b}\u{a}b é");
     }
 }

@@ -6,6 +6,7 @@ use super::{
     names::{self, Names},
     report::{Report, describe, quote},
 };
+use crate::probe::text::clean;
 use serde_json::{Map, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -270,14 +271,24 @@ fn version(value: Option<&Value>, subject: &str, report: &mut Report) -> String 
 
 fn description(value: Option<&Value>, subject: &str, report: &mut Report) -> Option<String> {
     let value = value.filter(|value| !value.is_null())?;
-    let text = value.as_str().map(|text| text.chars().take(DESCRIPTION).collect::<String>());
-    if text.as_deref() != value.as_str() || text.is_none() {
+    let Some(text) = value.as_str() else {
+        report.check(subject, "description must be a text; left out");
+        return None;
+    };
+    // A text of several lines is one line of words, not words run together.
+    let spaced: String = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).collect();
+    let harmless = clean(&spaced, usize::MAX);
+    if harmless != text {
         report.check(
             subject,
-            format!("description must be a text of at most {DESCRIPTION} characters; cut or left out"),
+            "description has line breaks, or characters that steer or hide text; written without them",
         );
     }
-    text.filter(|text| !text.is_empty())
+    let kept: String = harmless.chars().take(DESCRIPTION).collect();
+    if kept != harmless {
+        report.check(subject, format!("description must be a text of at most {DESCRIPTION} characters; cut"));
+    }
+    Some(kept).filter(|text| !text.is_empty())
 }
 
 fn skeleton(name: &str, namespace: Option<&str>, fields: &Map<String, Value>) -> String {

@@ -78,6 +78,7 @@ fn the_shipped_plugin_is_the_full_preset() {
 #[case(json!({"version": "latest"}), "found \"latest\"; written as 0.0.0")]
 #[case(json!({"version": 2}), "found 2; written as 0.0.0")]
 #[case(json!({"description": "x".repeat(600)}), "description must be a text of at most 512")]
+#[case(json!({"description": "a\u{202e}b"}), "description has line breaks, or characters that steer")]
 #[case(json!({"description": ["x"]}), "description must be a text")]
 #[case(json!({"configKey": "queuePort"}), "the old dashboard never asked it")]
 #[case(json!({"author": "me"}), "\"author\" is no field of a manifest")]
@@ -174,4 +175,16 @@ proptest! {
             prop_assert!(agent.config_key.is_none_or(|key| key.starts_with(|c: char| c.is_ascii_lowercase()) && key.len() <= 63));
         }
     }
+}
+
+#[test]
+fn a_description_is_written_without_what_steers_a_terminal() {
+    let manifest = json!({"name": "q", "version": "1.0.0", "type": "agent", "defaultPort": 9100, "endpoint": "/metrics",
+        "configKey": "metricsPort", "description": "a\u{1b}[31m\u{202e}b\u{200b}\nc"});
+    let file = PluginFile { folder: "q".to_owned(), text: Ok(manifest.to_string()) };
+    let mut report = Report::default();
+    let plugins = convert(&[file], None, &mut report).unwrap();
+    assert_eq!(plugins.objects[0].json["spec"]["description"], "a[31mb c");
+    assert!(!plugins.objects[0].yaml.contains(['\u{1b}', '\u{202e}', '\u{200b}']));
+    assert_eq!(report.findings.len(), 1, "{:?}", report.findings);
 }

@@ -1,6 +1,7 @@
 //! What the user must know about an import: a line for each thing that was left out, changed, or guessed. The lines
 //! begin with one of three words, name the entry, and hold no raw text of the input: a name may steer a terminal.
 
+use crate::probe::text::is_hidden;
 use serde_json::Value;
 use std::fmt::{self, Write as _};
 
@@ -88,8 +89,7 @@ pub fn quote(text: &str) -> String {
 
 /// Whether a character is no letter but an order to whoever shows it: controls, line breaks, and what turns or hides text.
 pub fn steers(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
+    is_hidden(c)
 }
 
 /// A JSON value as a report names it.

@@ -12,8 +12,11 @@ use std::{cell::Cell, fmt};
 const VALUES_MAX: usize = 20_000;
 /// Lists and objects that stand in each other. Agents have a handful; `$..a..a` finds a value once for each of them.
 const DEPTH_MAX: usize = 32;
+/// Longest name of a field. Machines have disks and devices under their paths, which Linux ends here; wildcards find
+/// what is under a name that is too long to be written into a path.
+const KEY_MAX: usize = 4096;
 
-/// Reads an answer; too many values are [`Failure::ResponseTooLarge`], and what is no JSON [`Failure::InvalidResponse`].
+/// Reads an answer; too many values, or too long a name, are [`Failure::ResponseTooLarge`], and what is no JSON [`Failure::InvalidResponse`].
 pub fn parse(body: &[u8]) -> Result<Value, Failure> {
     let left = Cell::new(VALUES_MAX);
     let mut source = serde_json::Deserializer::from_slice(body);
@@ -97,6 +100,10 @@ impl<'de> Visitor<'de> for Bounded<'_> {
         let inside = self.inside()?;
         let mut fields = Map::new();
         while let Some(key) = map.next_key::<String>()? {
+            if key.len() > KEY_MAX {
+                self.left.set(0);
+                return Err(A::Error::custom("too long a name"));
+            }
             let value = map.next_value_seed(inside)?;
             fields.insert(key, value);
         }
@@ -123,6 +130,13 @@ mod tests {
         assert_eq!(parse(&list(VALUES_MAX)), Err(Failure::ResponseTooLarge));
         let objects = format!("[{}0]", r#"{"":0},"#.repeat(VALUES_MAX));
         assert_eq!(parse(objects.as_bytes()), Err(Failure::ResponseTooLarge));
+    }
+
+    #[test]
+    fn too_long_a_name_is_too_large() {
+        let object = |length: usize| format!("{{\"{}\": 1}}", "k".repeat(length)).into_bytes();
+        assert!(parse(&object(KEY_MAX)).is_ok());
+        assert_eq!(parse(&object(KEY_MAX + 1)), Err(Failure::ResponseTooLarge));
     }
 
     #[test]

@@ -28,6 +28,9 @@ const TEXT_MAX: usize = 4096;
 const SERIES_MAX: usize = 4096;
 /// Bytes of label text that are kept for all wanted metrics: 64 for each series of one that has the most.
 const KEPT_TEXT_MAX: usize = 256 * 1024;
+/// Comparisons with wanted labels in one answer: a plugin with all 32 values of one metric, and all 8 labels at each,
+/// looks at 16,384 samples of it, more than an answer of an exporter has. They take some 0.1 s.
+const COMPARISONS_MAX: usize = 32 * 8 * 16_384;
 
 /// A metric that is wanted: its name and the labels that a series must have, with exactly these values; an empty one
 /// wants the label to be absent or empty.
@@ -48,32 +51,75 @@ pub struct Series {
     pub text: Option<String>,
 }
 
+/// What is looked for once, however many want it.
+struct Lookup<'a> {
+    /// Those that must be there come first: most samples lack one of them.
+    labels: Vec<(&'a str, &'a str)>,
+    label: Option<&'a str>,
+    /// Places among what is wanted.
+    wanted_at: Vec<usize>,
+    found: Vec<Series>,
+}
+
+/// What is wanted, by the name of the metric.
+fn lookups<'a>(wanted: &[Wanted<'a>]) -> HashMap<&'a str, Vec<Lookup<'a>>> {
+    let mut by_name: HashMap<&str, Vec<Lookup<'_>>> = HashMap::new();
+    for (place, wanted) in wanted.iter().enumerate() {
+        let (absent, present): (Vec<_>, Vec<_>) = wanted
+            .labels
+            .iter()
+            .map(|(label, value)| (label.as_str(), value.as_str()))
+            .partition(|(_, value)| value.is_empty());
+        let labels = [present, absent].concat();
+        let known = by_name.entry(wanted.name).or_default();
+        match known.iter_mut().find(|lookup| lookup.labels == labels && lookup.label == wanted.label) {
+            Some(lookup) => lookup.wanted_at.push(place),
+            None => {
+                let wanted_at = vec![place];
+                known.push(Lookup { labels, label: wanted.label, wanted_at, found: Vec::new() });
+            }
+        }
+    }
+    by_name
+}
+
 /// The series of each wanted metric, in the order of the text.
 pub fn read(body: &[u8], wanted: &[Wanted<'_>]) -> Result<Vec<Vec<Series>>, Failure> {
-    let mut by_name: HashMap<&str, Vec<usize>> = HashMap::new();
-    for (n, wanted) in wanted.iter().enumerate() {
-        by_name.entry(wanted.name).or_default().push(n);
-    }
-    let mut found: Vec<Vec<Series>> = wanted.iter().map(|_| Vec::new()).collect();
+    let mut by_name = lookups(wanted);
     let mut text_left = KEPT_TEXT_MAX;
+    let mut comparisons_left = COMPARISONS_MAX;
     each_sample(body, |name, labels, number| {
         let mut key = None;
-        for &n in by_name.get(name).into_iter().flatten() {
-            let wanted = &wanted[n];
-            if !wanted.labels.iter().all(|(label, value)| labels.get(label).unwrap_or_default() == value) {
+        for lookup in by_name.get_mut(name).into_iter().flatten() {
+            let mut same = true;
+            for (label, value) in &lookup.labels {
+                comparisons_left = comparisons_left.checked_sub(1).ok_or(Failure::ResponseTooLarge)?;
+                if labels.get(label).unwrap_or_default() != *value {
+                    same = false;
+                    break;
+                }
+            }
+            if !same {
                 continue;
             }
-            if found[n].len() == SERIES_MAX {
+            if lookup.found.len() == SERIES_MAX {
                 return Err(Failure::ResponseTooLarge);
             }
-            let text = wanted.label.and_then(|label| labels.get(label));
-            text_left = text_left.checked_sub(text.map_or(0, str::len)).ok_or(Failure::ResponseTooLarge)?;
+            let text = lookup.label.and_then(|label| labels.get(label));
+            let kept = text.map_or(0, str::len) * lookup.wanted_at.len();
+            text_left = text_left.checked_sub(kept).ok_or(Failure::ResponseTooLarge)?;
             let key = *key.get_or_insert_with(|| labels.key(name));
-            found[n].push(Series { key, number, text: text.map(str::to_owned) });
+            lookup.found.push(Series { key, number, text: text.map(str::to_owned) });
         }
         Ok(())
     })?;
-    found.iter_mut().for_each(last_of_each);
+    let mut found: Vec<Vec<Series>> = wanted.iter().map(|_| Vec::new()).collect();
+    for mut lookup in by_name.into_values().flatten() {
+        last_of_each(&mut lookup.found);
+        for place in lookup.wanted_at {
+            found[place].clone_from(&lookup.found);
+        }
+    }
     Ok(found)
 }
 

@@ -284,6 +284,42 @@ fn bounds_are_named() {
     assert!(series(&texts, "a", &[], Some("n")).is_ok());
 }
 
+/// Labels that a sample without any lacks only at the last one that is looked at.
+fn eight_labels(seed: usize) -> BTreeMap<String, String> {
+    let mut labels: BTreeMap<String, String> = (0..7).map(|n| (format!("l{n}"), String::new())).collect();
+    labels.insert("last".to_owned(), seed.to_string());
+    labels
+}
+
+#[test]
+fn the_work_for_one_answer_is_bounded() {
+    let labels: Vec<_> = (0..32).map(eight_labels).collect();
+    let wanted: Vec<_> = labels.iter().map(|labels| Wanted { name: "a", labels, label: None }).collect();
+    let start = std::time::Instant::now();
+    assert_eq!(read("a 1\n".repeat(1 << 18).as_bytes(), &wanted), Err(Failure::ResponseTooLarge));
+    // Some 0.3 s without optimization; a multiple of that is for machines with other work.
+    assert!(start.elapsed().as_secs() < 3, "{:?}", start.elapsed());
+}
+
+#[test]
+fn all_values_of_a_large_metric_are_read() {
+    let labels: Vec<_> = (0..32).map(eight_labels).collect();
+    let wanted: Vec<_> = labels.iter().map(|labels| Wanted { name: "a", labels, label: None }).collect();
+    let line = |n: usize| format!("a{{last=\"{}\",cpu=\"{n}\"}} {n}\n", n % 32);
+    let found = read((0..2000).map(line).collect::<String>().as_bytes(), &wanted).unwrap();
+    assert_eq!(found.iter().map(Vec::len).sum::<usize>(), 2000);
+    assert_eq!(found[31][1].number.to_bits(), 63_f64.to_bits());
+}
+
+#[test]
+fn what_is_wanted_twice_is_found_twice() {
+    let labels = map(&[("b", "1")]);
+    let want = |label| Wanted { name: "a", labels: &labels, label };
+    let found = read(b"a{b=\"1\"} 2\n", &[want(None), want(Some("b")), want(None)]).unwrap();
+    assert_eq!(found[0], found[2]);
+    assert_eq!((found[0][0].text.as_deref(), found[1][0].text.as_deref()), (None, Some("1")));
+}
+
 /// Name, labels and number.
 type Sample = (String, BTreeMap<String, String>, f64);
 

@@ -6,7 +6,8 @@ pub fn clean(text: &str, max: usize) -> String {
     text.chars().filter(|c| !is_hidden(*c)).take(max).collect()
 }
 
-fn is_hidden(c: char) -> bool {
+/// Whether a character moves a cursor, ends a line, turns the direction of writing, or takes no room.
+pub fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'

@@ -2,7 +2,7 @@
 
 use crate::plugins::version_range::VersionRange;
 use semver::Version;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// Names that the message about a circle shows.
 const CIRCLE_NAMED_MAX: usize = 8;
@@ -61,8 +61,7 @@ pub fn unmet(installed: &BTreeMap<&str, Installed<'_>>, platform: &Version) -> B
             }
         }
     }
-    for name in &waiting {
-        let message = circle(installed, &waiting, name);
+    for (name, message) in circles(installed, &waiting) {
         judged.insert(name, Some(Unmet { reason: "DependencyCycle", message }));
     }
     judged.into_iter().filter_map(|(name, unmet)| Some((name.to_owned(), unmet?))).collect()
@@ -119,30 +118,56 @@ fn judge(
     (!lacking.is_empty()).then(|| Unmet { reason: "DependencyNotMet", message: lacking.join("; ") })
 }
 
-/// Names the circle that a plugin is in or needs: every plugin that is left needs another one that is left, so whoever
-/// follows the first of each comes round.
-fn circle(installed: &BTreeMap<&str, Installed<'_>>, left: &BTreeSet<&str>, name: &str) -> String {
-    let mut path = vec![name];
-    loop {
-        let here = path[path.len() - 1];
-        let Some(next) = needs(installed, here).find(|needed| left.contains(needed)) else {
+/// Names the circle that each plugin that is left is in or needs: each of them needs another one that is left, so whoever
+/// follows the first of each comes round. Each is followed once, however many there are.
+fn circles<'a>(
+    installed: &'a BTreeMap<&'a str, Installed<'a>>,
+    left: &BTreeSet<&'a str>,
+) -> Vec<(&'a str, String)> {
+    let first_needed: HashMap<&str, &str> = left
+        .iter()
+        .filter_map(|name| Some((*name, needs(installed, name).find(|needed| left.contains(needed))?)))
+        .collect();
+    // Where whoever follows comes into a circle; for those that are in one, at themselves.
+    let mut entries: HashMap<&str, &str> = HashMap::new();
+    for name in left {
+        let mut path: Vec<&str> = Vec::new();
+        let mut places: HashMap<&str, usize> = HashMap::new();
+        let mut here = *name;
+        while !entries.contains_key(here) && !places.contains_key(here) {
+            places.insert(here, path.len());
+            path.push(here);
+            let Some(next) = first_needed.get(here) else { break };
+            here = next;
+        }
+        let in_circle = path.split_off(places.get(here).copied().unwrap_or(path.len()));
+        entries.extend(in_circle.into_iter().map(|name| (name, name)));
+        let entry = entries.get(here).copied().unwrap_or(here);
+        entries.extend(path.into_iter().map(|name| (name, entry)));
+    }
+    let message = |name: &str| {
+        let (Some(entry), Some(next)) = (entries.get(name), first_needed.get(name)) else {
             return "depends on itself".to_owned();
         };
-        if let Some(start) = path.iter().position(|seen| *seen == next) {
-            let mut names: Vec<&str> = path[start..].iter().copied().take(CIRCLE_NAMED_MAX).collect();
-            if path.len() - start > CIRCLE_NAMED_MAX {
-                names.push("…");
+        let mut circle = vec![*entry];
+        let mut here = first_needed.get(entry);
+        while let Some(name) = here.filter(|name| *name != entry) {
+            if circle.len() == CIRCLE_NAMED_MAX {
+                circle.push("…");
+                break;
             }
-            names.push(next);
-            let circle = names.join(" -> ");
-            return if start == 0 {
-                format!("depends on itself: {circle}")
-            } else {
-                format!("needs {}, which cannot work: {circle} depend on each other", path[1])
-            };
+            circle.push(name);
+            here = first_needed.get(name);
         }
-        path.push(next);
-    }
+        circle.push(entry);
+        let circle = circle.join(" -> ");
+        if *entry == name {
+            format!("depends on itself: {circle}")
+        } else {
+            format!("needs {next}, which cannot work: {circle} depend on each other")
+        }
+    };
+    left.iter().map(|name| (*name, message(name))).collect()
 }
 
 #[cfg(test)]
@@ -229,5 +254,39 @@ mod tests {
         let chain: Vec<String> = (1..3000).map(|i| format!("p{i} 1.0.0 | p{} 1", i - 1)).collect();
         let lines = format!("p0 1.0.0\n{}", chain.join("\n"));
         assert_eq!(messages(&lines, &[], &[]), Vec::<String>::new());
+    }
+
+    /// `count` plugins in one circle, each of which needs the next.
+    fn circle(count: usize) -> Vec<String> {
+        let lines: Vec<String> =
+            (0..count).map(|i| format!("p{i:04} 1.0.0 | p{:04} 1", (i + 1) % count)).collect();
+        messages(&lines.join("\n"), &[], &[])
+    }
+
+    #[test]
+    fn a_large_circle_is_found_once() {
+        let start = std::time::Instant::now();
+        let found = circle(3000);
+        assert!(start.elapsed().as_secs() < 2, "{:?}", start.elapsed());
+        assert_eq!(found.len(), 3000);
+        assert_eq!(
+            found[2999],
+            "p2999: DependencyCycle: depends on itself: p2999 -> p0000 -> p0001 -> p0002 -> p0003 -> p0004 -> p0005 -> p0006 -> … -> p2999"
+        );
+        assert!(circle(8)[0].ends_with("p0006 -> p0007 -> p0000"), "all of a small one are named");
+    }
+
+    #[test]
+    fn those_above_a_circle_name_where_they_come_into_it() {
+        let found = messages("a 1.0.0 | c 1\nb 1.0.0 | c 1\nc 1.0.0 | b 1\nd 1.0.0 | a 1", &[], &[]);
+        assert_eq!(
+            found[0],
+            "a: DependencyCycle: needs c, which cannot work: c -> b -> c depend on each other"
+        );
+        assert_eq!(found[1], "b: DependencyCycle: depends on itself: b -> c -> b");
+        assert_eq!(
+            found[3],
+            "d: DependencyCycle: needs a, which cannot work: c -> b -> c depend on each other"
+        );
     }
 }

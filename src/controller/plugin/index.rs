@@ -75,6 +75,20 @@ impl PluginIndex {
         plugins.iter().filter(|plugin| plugin.selector.matches(labels)).take(PLUGINS_MAX).cloned().collect()
     }
 
+    /// Whether this is what the plugins of the namespace came to already: no server would notice a difference.
+    pub fn has(
+        &self,
+        namespace: &str,
+        plugins: &[Arc<ActivePlugin>],
+        config_keys: &BTreeSet<String>,
+    ) -> bool {
+        let known = self.by_namespace.get(namespace).map(Vec::as_slice).unwrap_or_default();
+        let same = |(one, other): (&Arc<ActivePlugin>, &Arc<ActivePlugin>)| Arc::ptr_eq(one, other);
+        known.len() == plugins.len()
+            && known.iter().zip(plugins).all(same)
+            && self.config_keys.get(namespace).map_or(config_keys.is_empty(), |known| known == config_keys)
+    }
+
     /// Takes over what the plugins of one namespace have come to, oldest first.
     pub fn set(&mut self, namespace: String, plugins: Vec<Arc<ActivePlugin>>, config_keys: BTreeSet<String>) {
         if config_keys.is_empty() {
@@ -94,5 +108,36 @@ impl PluginIndex {
         let known = self.config_keys.get(namespace);
         let unknown = overrides.keys().filter(|key| known.is_none_or(|known| !known.contains(*key)));
         unknown.cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{api::FleetPlugin, controller::plugin::validate::validate};
+    use serde_json::json;
+
+    fn plugin() -> Arc<ActivePlugin> {
+        let object: FleetPlugin = serde_json::from_value(json!({
+            "apiVersion": "ollama-fleet.io/v1alpha1", "kind": "FleetPlugin", "metadata": {"name": "p"},
+            "spec": {"type": "Agent", "version": "1.0.0", "agent": {"defaultPort": 9100, "endpoint": "/m"}}
+        }))
+        .unwrap();
+        validate(&object).unwrap().active
+    }
+
+    #[test]
+    fn only_what_a_server_would_notice_is_a_difference() {
+        let (one, two) = (plugin(), plugin());
+        let keys: BTreeSet<String> = ["k".to_owned()].into();
+        let both = [Arc::clone(&one), Arc::clone(&two)];
+        let mut index = PluginIndex::default();
+        assert!(index.has("x", &[], &[].into()));
+        index.set("x".to_owned(), both.to_vec(), keys.clone());
+        assert!(index.has("x", &both, &keys));
+        assert!(!index.has("x", &[Arc::clone(&two), Arc::clone(&one)], &keys), "another order");
+        assert!(!index.has("x", &both[..1], &keys));
+        assert!(!index.has("x", &[one, plugin()], &keys), "an edited one");
+        assert!(!index.has("x", &both, &[].into()));
     }
 }

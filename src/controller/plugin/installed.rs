@@ -21,10 +21,10 @@ pub struct Installed {
 
 impl Installed {
     /// From now on there are these plugins and no others.
-    pub fn replace(&self, plugins: Vec<FleetPlugin>) {
+    pub fn replace(&self, plugins: Vec<Arc<FleetPlugin>>) {
         let plugins = plugins.into_iter().map(|plugin| {
             let key = (plugin.namespace().unwrap_or_default(), plugin.name_any());
-            (key, Arc::new(plugin))
+            (key, plugin)
         });
         let plugins = Arc::new(plugins.collect());
         *self.plugins.lock().unwrap_or_else(PoisonError::into_inner) = Some(plugins);

@@ -27,13 +27,13 @@ use k8s_openapi::{
 use kube::{ResourceExt, core::error_boundary::InvalidObject};
 use semver::Version;
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
     sync::{Arc, atomic::AtomicU64},
     time::Duration,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
-use validate::{Candidate, Refused, ValidPlugin, Verdict, judge, validate};
+use validate::{Candidate, Spec, Verdict, judge, validate_all};
 
 /// How often the counts of servers are looked at.
 const COUNT_INTERVAL: Duration = Duration::from_secs(1);
@@ -44,21 +44,33 @@ const COUNT_WRITE_INTERVAL: Duration = Duration::from_secs(5);
 struct Known {
     scope: usize,
     namespace: String,
+    /// With the newest status that is planned for it; shared with whoever shows it.
     object: Arc<FleetPlugin>,
     newest: Arc<AtomicU64>,
-    /// What its own spec comes to, and the generation of that spec.
-    spec: Result<Arc<ValidPlugin>, Refused>,
-    judged_generation: Option<i64>,
+    /// What its own spec comes to. `None`: not looked at since it changed.
+    spec: Option<Spec>,
     /// `None`: not judged beside the others yet.
     verdict: Option<Verdict>,
     published: Option<FleetPluginStatus>,
     published_at: Option<Instant>,
 }
 
+/// A plugin that exists and cannot be read.
+struct Unreadable {
+    scope: usize,
+    namespace: String,
+    name: String,
+}
+
 /// The plugin controller.
 pub struct Plugins {
     context: Arc<Context>,
     known: HashMap<String, Known>,
+    unreadable: HashMap<String, Unreadable>,
+    /// The UIDs of both, by namespace and name.
+    by_key: HashMap<(String, String), String>,
+    /// Something has changed that those who show plugins do not have yet.
+    unshown: bool,
     listing: Listing,
     /// Namespaces whose plugins have changed since they were judged.
     stale: HashSet<String>,
@@ -74,6 +86,9 @@ impl Plugins {
             listing: Listing::new(Kind::FleetPlugin, metrics, streams::scopes(namespaces), gate),
             context,
             known: HashMap::new(),
+            unreadable: HashMap::new(),
+            by_key: HashMap::new(),
+            unshown: true,
             stale: HashSet::new(),
             platform: platform(env!("CARGO_PKG_VERSION")),
         }
@@ -112,13 +127,17 @@ impl Plugins {
     fn on_change(&mut self, scope: usize, change: Change<FleetPlugin>) {
         match change {
             Change::Applied(object) => self.apply(scope, object),
-            Change::Unreadable(invalid) => self.refuse(&invalid),
+            Change::Unreadable(invalid) => self.refuse(scope, &invalid),
             Change::Gone(uid) => self.forget(&uid),
             Change::Listed(listed) => {
-                let gone = |(uid, known): (&String, &Known)| {
-                    (known.scope == scope && !listed.contains(uid)).then(|| uid.clone())
-                };
-                for uid in self.known.iter().filter_map(gone).collect::<Vec<_>>() {
+                let known = self.known.iter().map(|(uid, known)| (uid, known.scope));
+                let unreadable = self.unreadable.iter().map(|(uid, unreadable)| (uid, unreadable.scope));
+                let gone: Vec<String> = known
+                    .chain(unreadable)
+                    .filter(|(uid, of)| *of == scope && !listed.contains(*uid))
+                    .map(|(uid, _)| uid.clone())
+                    .collect();
+                for uid in gone {
                     self.forget(&uid);
                 }
             }
@@ -126,49 +145,80 @@ impl Plugins {
     }
 
     fn forget(&mut self, uid: &str) {
-        if let Some(known) = self.known.remove(uid) {
-            self.stale.insert(known.namespace);
+        let known = self.known.remove(uid).map(|known| (known.namespace, known.object.name_any()));
+        let unreadable =
+            self.unreadable.remove(uid).map(|unreadable| (unreadable.namespace, unreadable.name));
+        if let Some(key) = known.or(unreadable) {
+            if self.by_key.get(&key).is_some_and(|holder| holder == uid) {
+                self.by_key.remove(&key);
+            }
+            self.stale.insert(key.0);
+            self.unshown = true;
         }
         self.context.writer.forget(uid);
     }
 
-    fn apply(&mut self, scope: usize, object: FleetPlugin) {
-        let Some(uid) = object.uid() else { return };
-        let published = object.status.clone().filter(|status| status.observed_generation.is_some());
-        let object = Arc::new(object);
-        let known = self.known.entry(uid).or_insert_with(|| Known {
-            scope,
-            namespace: object.namespace().unwrap_or_default(),
-            object: Arc::clone(&object),
-            newest: Arc::new(AtomicU64::new(0)),
-            spec: validate(&object).map(Arc::new),
-            judged_generation: object.metadata.generation,
-            verdict: None,
-            // What an earlier process wrote is not contradicted before the servers are known.
-            published_at: published.is_some().then(Instant::now),
-            published,
-        });
-        seen(&known.newest, object.metadata.resource_version.as_deref());
-        // Our own writes come back too, and change nothing of what is judged.
-        if known.judged_generation != object.metadata.generation {
-            known.spec = validate(&object).map(Arc::new);
-            known.judged_generation = object.metadata.generation;
-            known.verdict = None;
+    /// From now on the name is this object's. Another one of that name is gone, even if that was never said: a list that
+    /// is under way tells of what is gone only at its end.
+    fn claim(&mut self, namespace: &str, name: &str, uid: &str) {
+        let key = (namespace.to_owned(), name.to_owned());
+        if let Some(twin) = self.by_key.insert(key, uid.to_owned()).filter(|twin| twin != uid) {
+            self.forget(&twin);
         }
+    }
+
+    fn apply(&mut self, scope: usize, mut object: FleetPlugin) {
+        let Some(uid) = object.uid() else { return };
+        let namespace = object.namespace().unwrap_or_default();
+        if let Some(unreadable) = self.unreadable.remove(&uid) {
+            self.stale.insert(unreadable.namespace);
+        }
+        self.claim(&namespace, &object.name_any(), &uid);
+        let written = object.status.take().filter(|status| status.observed_generation.is_some());
+        let resource_version = object.metadata.resource_version.clone();
+        self.unshown = true;
+        let known = match self.known.entry(uid) {
+            Entry::Occupied(known) => {
+                let known = known.into_mut();
+                // Our own writes come back too, and change nothing of what is judged.
+                if known.object.metadata.generation != object.metadata.generation {
+                    known.spec = None;
+                    known.verdict = None;
+                }
+                object.status.clone_from(&known.object.status);
+                known.object = Arc::new(object);
+                known
+            }
+            Entry::Vacant(place) => place.insert(Known {
+                scope,
+                namespace,
+                object: Arc::new(object),
+                newest: Arc::new(AtomicU64::new(0)),
+                spec: None,
+                verdict: None,
+                // What an earlier process wrote is not contradicted before the servers are known.
+                published_at: written.is_some().then(Instant::now),
+                published: written,
+            }),
+        };
+        seen(&known.newest, resource_version.as_deref());
         if known.verdict.is_none() {
             self.stale.insert(known.namespace.clone());
         }
-        known.object = object;
     }
 
     /// An object that cannot be read is answered once a generation, and stops no other plugin.
-    fn refuse(&mut self, invalid: &InvalidObject) {
+    fn refuse(&mut self, scope: usize, invalid: &InvalidObject) {
         let metadata = &invalid.metadata;
         let (Some(uid), Some(namespace), Some(name)) = (&metadata.uid, &metadata.namespace, &metadata.name)
         else {
             return;
         };
         self.forget(uid);
+        self.claim(namespace, name, uid);
+        let unreadable = Unreadable { scope, namespace: namespace.clone(), name: name.clone() };
+        self.unreadable.insert(uid.clone(), unreadable);
+        self.stale.insert(namespace.clone());
         tracing::warn!(namespace, plugin = name, error = invalid.error, "a FleetPlugin cannot be read");
         let Ok(status) = serde_json::to_value(plan::unreadable(metadata.generation, &Time(Timestamp::now())))
         else {
@@ -192,29 +242,54 @@ impl Plugins {
         if self.stale.is_empty() && !first {
             return false;
         }
-        let mut index = PluginIndex::clone(&self.context.plugins.borrow());
-        index.listed = true;
+        let current = Arc::clone(&self.context.plugins.borrow());
+        // Made only if a server would notice: each time it is told, it looks at all of its plugins.
+        let mut changed: Option<PluginIndex> = None;
         for namespace in std::mem::take(&mut self.stale) {
-            let mut here: Vec<&mut Known> =
-                self.known.values_mut().filter(|known| known.namespace == namespace).collect();
-            let candidates =
-                here.iter().map(|known| Candidate { object: &known.object, spec: &known.spec }).collect();
-            let mut verdicts = judge(candidates, &self.platform);
-            let mut active: Vec<(_, Arc<ActivePlugin>)> = Vec::new();
-            let mut config_keys = BTreeSet::new();
-            for known in &mut here {
-                let verdict = verdicts.remove(&known.object.name_any());
-                if let Some(Verdict::Active(plugin)) = &verdict {
-                    active.push((validate::age_key(&known.object), Arc::clone(plugin)));
-                }
-                config_keys.extend(validate::config_key(&known.object).map(str::to_owned));
-                known.verdict = verdict;
+            let (active, config_keys) = self.judge_namespace(&namespace);
+            if !current.has(&namespace, &active, &config_keys) {
+                changed.get_or_insert_with(|| PluginIndex::clone(&current)).set(
+                    namespace,
+                    active,
+                    config_keys,
+                );
             }
-            active.sort_by(|(a, _), (b, _)| a.cmp(b));
-            index.set(namespace, active.into_iter().map(|(_, plugin)| plugin).collect(), config_keys);
         }
-        self.context.plugins.send_replace(Arc::new(index));
+        if first || changed.is_some() {
+            let mut index = changed.unwrap_or_else(|| PluginIndex::clone(&current));
+            index.listed = true;
+            self.context.plugins.send_replace(Arc::new(index));
+        }
         true
+    }
+
+    /// The active plugins of a namespace, oldest first, and the configKeys of all.
+    fn judge_namespace(&mut self, namespace: &str) -> (Vec<Arc<ActivePlugin>>, BTreeSet<String>) {
+        let mut here: Vec<&mut Known> =
+            self.known.values_mut().filter(|known| known.namespace == namespace).collect();
+        here.sort_by_cached_key(|known| validate::age_key(&known.object));
+        validate_all(here.iter_mut().map(|known| (&*known.object, &mut known.spec)));
+        let candidates = here
+            .iter()
+            .filter_map(|known| Some(Candidate { object: &known.object, spec: known.spec.as_ref()? }))
+            .collect();
+        let unreadable: Vec<&str> = self
+            .unreadable
+            .values()
+            .filter(|unreadable| unreadable.namespace == namespace)
+            .map(|unreadable| unreadable.name.as_str())
+            .collect();
+        let mut verdicts = judge(candidates, &unreadable, &self.platform);
+        let mut active = Vec::new();
+        let mut config_keys = BTreeSet::new();
+        for known in here {
+            known.verdict = verdicts.remove(&known.object.name_any());
+            if let Some(Verdict::Active(plugin)) = &known.verdict {
+                active.push(Arc::clone(plugin));
+            }
+            config_keys.extend(validate::config_key(&known.object).map(str::to_owned));
+        }
+        (active, config_keys)
     }
 
     /// Writes what has changed; whether counts still wait for their time.
@@ -223,15 +298,16 @@ impl Plugins {
         let mut tallies = tally::tally(&servers, &self.context.plugins.borrow());
         let now = Time(Timestamp::now());
         let mut waiting = false;
-        let mut installed = Vec::with_capacity(self.known.len());
         for (uid, known) in &mut self.known {
             let Some(verdict) = &known.verdict else { continue };
             let name = known.object.name_any();
             let tally = tallies.take(&known.namespace, &name);
-            let mut object = FleetPlugin::clone(&known.object);
-            object.status.clone_from(&known.published);
-            let status = plan::plan(&object, verdict, tally, &now);
-            installed.push(FleetPlugin { status: Some(status.clone()), ..object });
+            let status = plan::plan(&known.object, known.published.as_ref(), verdict, tally, &now);
+            if known.object.status.as_ref() != Some(&status) {
+                // Whoever shows the old one keeps that.
+                Arc::make_mut(&mut known.object).status = Some(status.clone());
+                self.unshown = true;
+            }
             if known.published.as_ref() == Some(&status) {
                 continue;
             }
@@ -255,7 +331,10 @@ impl Plugins {
             let generation = known.object.metadata.generation;
             self.context.writer.submit(target, generation, body, Urgency::Transition, Box::new(|| {}));
         }
-        self.context.installed.replace(installed);
+        if std::mem::take(&mut self.unshown) {
+            let judged = self.known.values().filter(|known| known.verdict.is_some());
+            self.context.installed.replace(judged.map(|known| Arc::clone(&known.object)).collect());
+        }
         waiting
     }
 }

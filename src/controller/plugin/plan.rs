@@ -1,27 +1,32 @@
 //! What a plugin's status should say: from the verdict about its spec and how it fares on the servers. Pure.
 
 use super::{
-    tally::Tally,
-    validate::{Refused, Verdict},
+    tally::{Fault, Tally},
+    validate::{Refused, TOO_MANY_PLUGINS, Verdict},
 };
-use crate::{
-    api::{
-        FleetPlugin, FleetPluginStatus,
-        condition::{ACCEPTED, Builder, READY, RULES_HEALTHY, Truth},
-        fleet_plugin::{Reading, ServerCounts},
-    },
-    controller::server::assess::EVALUATION_FAILED,
+use crate::api::{
+    FleetPlugin, FleetPluginStatus,
+    condition::{ACCEPTED, Builder, READY, RULES_HEALTHY, Truth},
+    fleet_plugin::{Reading, ServerCounts},
+    server_status::PLUGINS_MAX,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use std::{collections::BTreeMap, fmt::Write};
 
-/// The status of a plugin as it should stand.
-pub fn plan(plugin: &FleetPlugin, verdict: &Verdict, tally: Tally, now: &Time) -> FleetPluginStatus {
-    let previous = plugin.status.clone().unwrap_or_default();
-    let mut builder = Builder::new(&previous.conditions, plugin.metadata.generation, now);
-    let Tally { counts, fault, shadowed } = tally;
+/// The status of a plugin as it should stand, after the previous one.
+pub fn plan(
+    plugin: &FleetPlugin,
+    previous: Option<&FleetPluginStatus>,
+    verdict: &Verdict,
+    tally: Tally,
+    now: &Time,
+) -> FleetPluginStatus {
+    let conditions = previous.map_or(&[][..], |status| &status.conditions);
+    let mut builder = Builder::new(conditions, plugin.metadata.generation, now);
+    let Tally { counts, fault, left_out, shadowed } = tally;
     if !matches!(verdict, Verdict::Refused(_)) {
-        builder.set(ACCEPTED, Truth::True, "Valid", accepted(&shadowed));
+        let left_out = if counts.matched > 0 { left_out } else { 0 };
+        builder.set(ACCEPTED, Truth::True, "Valid", accepted(&shadowed, left_out));
     }
     let state = match verdict {
         Verdict::Refused(Refused { reason, message }) => {
@@ -33,12 +38,18 @@ pub fn plan(plugin: &FleetPlugin, verdict: &Verdict, tally: Tally, now: &Time) -
             "Inactive"
         }
         Verdict::Active(active) => {
-            let (truth, reason, message) = ready(&counts);
-            builder.set(READY, truth, reason, message);
-            if let Some(fault) = fault {
-                builder.set(RULES_HEALTHY, Truth::False, EVALUATION_FAILED, fault);
+            if counts.matched == 0 && left_out > 0 {
+                let message = format!("asked nowhere: {}", left_out_on(left_out));
+                builder.set(READY, Truth::False, TOO_MANY_PLUGINS, message);
+            } else {
+                let (truth, reason, message) = ready(&counts);
+                builder.set(READY, truth, reason, message);
+            }
+            if let Some(Fault { reason, message }) = fault {
+                builder.set(RULES_HEALTHY, Truth::False, reason, message);
             } else if !active.rules.is_empty() {
-                builder.set(RULES_HEALTHY, Truth::True, "Evaluated", "every rule can be judged");
+                let (truth, reason, message) = rules(&counts);
+                builder.set(RULES_HEALTHY, truth, reason, message);
             }
             "Active"
         }
@@ -47,7 +58,7 @@ pub fn plan(plugin: &FleetPlugin, verdict: &Verdict, tally: Tally, now: &Time) -
         state: Some(state.to_owned()),
         observed_generation: plugin.metadata.generation,
         installed_version: if matches!(verdict, Verdict::Refused(_)) {
-            previous.installed_version
+            previous.and_then(|status| status.installed_version.clone())
         } else {
             plugin.spec.version.clone()
         },
@@ -56,8 +67,8 @@ pub fn plan(plugin: &FleetPlugin, verdict: &Verdict, tally: Tally, now: &Time) -
     }
 }
 
-/// Names what an older plugin feeds already, so that nobody wonders why a value does not show.
-fn accepted(shadowed: &BTreeMap<Reading, String>) -> String {
+/// Names what an older plugin feeds already, and where it is not asked, so that nobody wonders why a value does not show.
+fn accepted(shadowed: &BTreeMap<Reading, String>, left_out: i32) -> String {
     let mut by_owner: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (reading, owner) in shadowed {
         by_owner.entry(owner).or_default().push(reading.as_str());
@@ -67,7 +78,27 @@ fn accepted(shadowed: &BTreeMap<Reading, String>) -> String {
         let readings = readings.join(", ");
         let _ = write!(message, "; where both are asked, the older FleetPlugin {owner} feeds {readings}");
     }
+    if left_out > 0 {
+        let _ = write!(message, "; {}", left_out_on(left_out));
+    }
     message
+}
+
+fn left_out_on(servers: i32) -> String {
+    format!(
+        "{servers} of the servers that it selects have {PLUGINS_MAX} older FleetPlugins each, the most that one is asked for; narrow the serverSelector of some"
+    )
+}
+
+/// Nothing is known of rules before an agent has answered.
+fn rules(counts: &ServerCounts) -> (Truth, &'static str, &'static str) {
+    if counts.healthy > 0 {
+        (Truth::True, "Evaluated", "every rule can be judged")
+    } else if counts.failing > 0 {
+        (Truth::Unknown, "Pending", "no agent answers")
+    } else {
+        (Truth::Unknown, "Pending", "no agent has answered yet")
+    }
 }
 
 /// The status of an object that cannot be read.
@@ -106,6 +137,7 @@ fn ready(counts: &ServerCounts) -> (Truth, &'static str, &'static str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use k8s_openapi::jiff::Timestamp;
     use rstest::rstest;
 
     #[rstest]
@@ -123,5 +155,64 @@ mod tests {
     ) {
         let counts = ServerCounts { matched, healthy, failing, disabled, summary: String::new() };
         assert_eq!(ready(&counts).0, expected);
+    }
+
+    fn planned(tally: Tally) -> FleetPluginStatus {
+        let plugin: FleetPlugin = serde_json::from_value(serde_json::json!({
+            "apiVersion": "ollama-fleet.io/v1alpha1", "kind": "FleetPlugin",
+            "metadata": {"name": "p", "namespace": "x", "generation": 1},
+            "spec": {"type": "Agent", "version": "1.0.0", "agent": {"defaultPort": 9100, "endpoint": "/m",
+                "values": [{"name": "a", "jsonPaths": ["$.a"]}],
+                "rules": [{"name": "High", "when": "values.a > 1", "severity": "Warning", "as": "Condition", "message": "m"}]}}
+        }))
+        .unwrap();
+        let active = crate::controller::plugin::validate::validate(&plugin).unwrap().active;
+        let now = Time(Timestamp::UNIX_EPOCH);
+        plan(&plugin, None, &Verdict::Active(active), tally, &now)
+    }
+
+    fn said(status: &FleetPluginStatus, type_: &str) -> [String; 3] {
+        let found = crate::api::condition::find(&status.conditions, type_).unwrap();
+        [found.status.clone(), found.reason.clone(), found.message.clone()]
+    }
+
+    fn counts(matched: i32, healthy: i32, failing: i32) -> ServerCounts {
+        ServerCounts { matched, healthy, failing, ..ServerCounts::default() }
+    }
+
+    #[rstest]
+    #[case::not_asked(0, 0, "Unknown", "Pending", "no agent has answered yet")]
+    #[case::failing(0, 1, "Unknown", "Pending", "no agent answers")]
+    #[case::healthy(1, 0, "True", "Evaluated", "every rule can be judged")]
+    fn rules_are_healthy_once_an_agent_answers(
+        #[case] healthy: i32,
+        #[case] failing: i32,
+        #[case] truth: &str,
+        #[case] reason: &str,
+        #[case] message: &str,
+    ) {
+        let status = planned(Tally { counts: counts(1, healthy, failing), ..Tally::default() });
+        assert_eq!(said(&status, RULES_HEALTHY), [truth, reason, message]);
+    }
+
+    #[test]
+    fn rules_without_a_condition_are_not_healthy() {
+        let fault = Some(Fault { reason: "TooManyConditions", message: "more than 16".to_owned() });
+        let status = planned(Tally { counts: counts(1, 1, 0), fault, ..Tally::default() });
+        assert_eq!(said(&status, RULES_HEALTHY), ["False", "TooManyConditions", "more than 16"]);
+    }
+
+    #[test]
+    fn a_plugin_that_no_server_has_room_for_says_so() {
+        let nowhere = planned(Tally { left_out: 3, ..Tally::default() });
+        let [truth, reason, message] = said(&nowhere, READY);
+        assert_eq!((truth.as_str(), reason.as_str()), ("False", "TooManyPlugins"));
+        assert!(
+            message.starts_with("asked nowhere: 3 of the servers that it selects have 64 older"),
+            "{message}"
+        );
+        let some = planned(Tally { left_out: 3, counts: counts(1, 1, 0), ..Tally::default() });
+        assert_eq!(said(&some, READY)[1], "Healthy");
+        assert!(said(&some, ACCEPTED)[2].contains("; 3 of the servers"), "{some:?}");
     }
 }

@@ -4,20 +4,36 @@ use super::index::{ActivePlugin, PluginIndex};
 use crate::{
     api::{
         fleet_plugin::{Reading, ServerCounts},
-        server_status::PluginReport,
+        server_status::{PLUGINS_MAX, PluginReport},
     },
     controller::server::{assess::EVALUATION_FAILED, live::Snapshot},
 };
-use std::collections::{BTreeMap, HashMap};
+use kube::core::SelectorExt;
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    sync::Arc,
+};
+
+/// What a server's status says of a plugin some of whose rules have no condition.
+const TOO_MANY_CONDITIONS: &str = "TooManyConditions";
 
 /// How one plugin fares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub counts: ServerCounts,
-    /// What could not be computed on some server.
-    pub fault: Option<String>,
+    /// What is wrong with its rules or values on some server.
+    pub fault: Option<Fault>,
+    /// Servers that it selects and on which it is not asked, because older plugins are as many as one is asked for.
+    pub left_out: i32,
     /// Readings that an older plugin feeds on some server where both are asked, and which.
     pub shadowed: BTreeMap<Reading, String>,
+}
+
+/// A reason and a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    pub reason: &'static str,
+    pub message: String,
 }
 
 /// The plugins of all namespaces, by namespace and name.
@@ -52,6 +68,10 @@ pub fn tally(servers: &[Snapshot], index: &PluginIndex) -> Tallies {
             count(here.entry(report.name.clone()).or_default(), report);
         }
         let Some(known) = sources.get(&*server.namespace) else { continue };
+        let active = index.by_namespace.get(&*server.namespace).map(Vec::as_slice).unwrap_or_default();
+        for plugin in left_out(server, reports, active) {
+            here.entry(plugin.name.clone()).or_default().left_out += 1;
+        }
         let mut asked: Vec<(usize, &ActivePlugin)> = reports
             .iter()
             .filter(|report| report.state.as_deref() != Some("Disabled"))
@@ -76,6 +96,22 @@ pub fn tally(servers: &[Snapshot], index: &PluginIndex) -> Tallies {
     tallies
 }
 
+/// The plugins that select a server which is asked for as many others as it can be.
+fn left_out<'a>(
+    server: &Snapshot,
+    reports: &[PluginReport],
+    active: &'a [Arc<ActivePlugin>],
+) -> impl Iterator<Item = &'a ActivePlugin> {
+    let full = reports.len() >= PLUGINS_MAX && active.len() > PLUGINS_MAX;
+    let asked: HashSet<String> = reports.iter().filter(|_| full).map(|report| report.name.clone()).collect();
+    let labels = server.object.metadata.labels.clone().filter(|_| full).unwrap_or_default();
+    let candidates = if full { active } else { &[] };
+    candidates
+        .iter()
+        .map(|plugin| &**plugin)
+        .filter(move |plugin| !asked.contains(&plugin.name) && plugin.selector.matches(&labels))
+}
+
 fn count(tally: &mut Tally, report: &PluginReport) {
     let counts = &mut tally.counts;
     counts.matched += 1;
@@ -85,7 +121,17 @@ fn count(tally: &mut Tally, report: &PluginReport) {
         Some("Disabled") => counts.disabled += 1,
         _ => {}
     }
-    if report.reason.as_deref() == Some(EVALUATION_FAILED) && tally.fault.is_none() {
-        tally.fault.clone_from(&report.message);
+    let reason = match report.reason.as_deref() {
+        Some(EVALUATION_FAILED) => EVALUATION_FAILED,
+        Some(TOO_MANY_CONDITIONS) => TOO_MANY_CONDITIONS,
+        _ => return,
+    };
+    // What cannot be judged at all is worse than what is judged and not shown.
+    if tally.fault.as_ref().is_none_or(|fault| fault.reason != EVALUATION_FAILED && fault.reason != reason) {
+        tally.fault = Some(Fault { reason, message: report.message.clone().unwrap_or_default() });
     }
 }
+
+#[cfg(test)]
+#[path = "tally_tests.rs"]
+mod tests;

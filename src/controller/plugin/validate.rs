@@ -17,6 +17,11 @@ use kube::{ResourceExt, core::Selector};
 use semver::Version;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+/// Plugins of one namespace that are accepted: four times as many as one server is asked for. Compiled, each may take
+/// some 300 KiB, and whoever may create one may create any number.
+const ACCEPTED_MAX: usize = 256;
+/// Why a plugin is refused, or asked nowhere, for its number alone.
+pub const TOO_MANY_PLUGINS: &str = "TooManyPlugins";
 /// Time that one reading may take where the plugin does not say.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -41,6 +46,9 @@ pub struct ValidPlugin {
     pub needs: Needs,
 }
 
+/// What the spec of a plugin comes to.
+pub type Spec = Result<Arc<ValidPlugin>, Refused>;
+
 /// What became of a plugin.
 #[derive(Clone, Debug)]
 pub enum Verdict {
@@ -54,16 +62,45 @@ pub enum Verdict {
 #[derive(Clone, Copy)]
 pub struct Candidate<'a> {
     pub object: &'a FleetPlugin,
-    pub spec: &'a Result<Arc<ValidPlugin>, Refused>,
+    pub spec: &'a Spec,
+}
+
+/// Brings the specs of one namespace's plugins up to date, oldest first: what is valid after the first 256 is refused
+/// without being compiled, until an older one goes.
+pub fn validate_all<'a>(plugins: impl Iterator<Item = (&'a FleetPlugin, &'a mut Option<Spec>)>) {
+    let mut left = ACCEPTED_MAX;
+    for (object, spec) in plugins {
+        if left == 0 {
+            *spec = Some(Err(Refused {
+                reason: TOO_MANY_PLUGINS,
+                message: format!(
+                    "the namespace has {ACCEPTED_MAX} older FleetPlugins that are valid, which is the most; remove some, or create it in another namespace"
+                ),
+            }));
+            continue;
+        }
+        if matches!(spec, Some(Err(refused)) if refused.reason == TOO_MANY_PLUGINS) {
+            *spec = None;
+        }
+        if spec.get_or_insert_with(|| validate(object).map(Arc::new)).is_ok() {
+            left -= 1;
+        }
+    }
 }
 
 /// Judges every plugin of one namespace. They are judged together, because they depend on each other, and because a
-/// configKey belongs to one of them: to the older object, then to the first by name.
-pub fn judge(mut plugins: Vec<Candidate<'_>>, platform: &Version) -> BTreeMap<String, Verdict> {
+/// configKey belongs to one of them: to the older object, then to the first by name. `unreadable`: the names of those that
+/// exist beside them and cannot be read.
+pub fn judge(
+    mut plugins: Vec<Candidate<'_>>,
+    unreadable: &[&str],
+    platform: &Version,
+) -> BTreeMap<String, Verdict> {
     plugins.sort_by_key(|plugin| age_key(plugin.object));
     let mut owners: BTreeMap<&str, String> = BTreeMap::new();
     let mut verdicts = BTreeMap::new();
-    let mut installed = BTreeMap::new();
+    let mut installed: BTreeMap<&str, Installed<'_>> =
+        unreadable.iter().map(|name| (*name, Installed::Refused)).collect();
     let names: Vec<String> = plugins.iter().map(|plugin| plugin.object.name_any()).collect();
     for (plugin, name) in plugins.iter().zip(&names) {
         let verdict = match (plugin.spec, config_key(plugin.object)) {
@@ -224,7 +261,35 @@ mod tests {
         let specs: Vec<_> = plugins.iter().map(|plugin| validate(plugin).map(Arc::new)).collect();
         let candidates =
             plugins.iter().zip(&specs).map(|(object, spec)| Candidate { object, spec }).collect();
-        judge(candidates, &Version::new(0, 1, 0))
+        judge(candidates, &["unreadable"], &Version::new(0, 1, 0))
+    }
+
+    #[test]
+    fn what_needs_an_unreadable_plugin_is_told_that_it_is_there() {
+        let mut needy = plugin("a", "2026-01-01T00:00:00Z", json!({}));
+        needy.spec.dependencies = serde_json::from_value(json!({"plugins": {"unreadable": ">=1"}})).unwrap();
+        let verdicts = judged(&[&needy]);
+        let Verdict::Inactive(Refused { message, .. }) = &verdicts["a"] else { panic!("{verdicts:?}") };
+        assert_eq!(message, "needs unreadable >=1, which is not accepted");
+        assert!(!verdicts.contains_key("unreadable"));
+    }
+
+    #[test]
+    fn the_youngest_are_refused_until_an_older_one_goes() {
+        let secret = json!({"secretRef": {"name": "s"}});
+        let mut plugins = vec![plugin("invalid", "2026-01-01T00:00:00Z", secret)];
+        plugins
+            .extend((0..ACCEPTED_MAX).map(|n| plugin(&format!("p{n}"), "2026-01-02T00:00:00Z", json!({}))));
+        plugins.push(plugin("late", "2026-01-03T00:00:00Z", json!({})));
+        let mut specs: Vec<Option<Spec>> = plugins.iter().map(|_| None).collect();
+        validate_all(plugins.iter().zip(&mut specs));
+        let refused = |spec: &Option<Spec>| spec.clone().unwrap().err();
+        assert_eq!(refused(&specs[0]).unwrap().reason, "InvalidSpec", "it takes no place");
+        assert_eq!(specs[1..=ACCEPTED_MAX].iter().filter_map(refused).count(), 0);
+        let late = refused(specs.last().unwrap()).unwrap();
+        assert!(late.reason == "TooManyPlugins" && late.message.contains("256"), "{late:?}");
+        validate_all(plugins.iter().zip(&mut specs).skip(2));
+        assert_eq!(refused(specs.last().unwrap()), None);
     }
 
     #[test]

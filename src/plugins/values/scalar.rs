@@ -41,15 +41,17 @@ pub fn time_of_seconds(number: f64) -> Option<Timestamp> {
     round(number).filter(|seconds| *seconds > 0).and_then(|seconds| Timestamp::from_second(seconds).ok())
 }
 
-/// RFC 3339, or a date and time without a zone, which means UTC.
+/// RFC 3339, or a date and time without a zone, which means UTC. What is before 1970, such as Go's year 1, is a time that
+/// was never set, and years before 0 have no RFC 3339; after 9999 there is no time at all.
 pub fn time_of_text(text: &str) -> Option<Timestamp> {
     if text.len() > TIME_MAX {
         return None;
     }
-    text.parse().ok().or_else(|| {
+    let time: Option<Timestamp> = text.parse().ok().or_else(|| {
         let local: DateTime = text.parse().ok()?;
         Some(local.to_zoned(TimeZone::UTC).ok()?.timestamp())
-    })
+    });
+    time.filter(|time| *time >= Timestamp::UNIX_EPOCH)
 }
 
 /// RFC 3339 in whole seconds.
@@ -66,4 +68,24 @@ pub fn hostname(text: &str) -> Option<Scalar> {
     };
     let text = text.trim();
     (text.len() <= HOSTNAME_MAX && text.split('.').all(label)).then(|| Scalar::Text(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case("2026-09-21T14:13:20Z", Some("2026-09-21T14:13:20Z"))]
+    #[case("2026-09-21T14:13:20", Some("2026-09-21T14:13:20Z"))]
+    #[case("1970-01-01T00:00:00Z", Some("1970-01-01T00:00:00Z"))]
+    #[case("1969-12-31T23:59:59Z", None)]
+    #[case("0001-01-01T00:00:00Z", None)]
+    #[case("-000001-01-01T00:00:00Z", None)]
+    #[case("-000001-01-01T00:00:00", None)]
+    #[case("+010000-01-01T00:00:00Z", None)]
+    fn times_are_those_that_can_be_written(#[case] text: &str, #[case] expected: Option<&str>) {
+        let expected = expected.map(|text| Scalar::Text(text.to_owned()));
+        assert_eq!(time_of_text(text).map(time), expected);
+    }
 }

@@ -56,7 +56,7 @@ fn fleet(plugins: &[&str], servers: &[&str]) -> (Shown, Vec<Place>) {
             "secretRef": {"name": "top-secret"}}});
         let mut plugin = FleetPlugin::new(&name, serde_json::from_value(spec).unwrap());
         plugin.metadata.namespace = Some(namespace);
-        plugin
+        Arc::new(plugin)
     };
     shown.installed.replace(plugins.iter().map(plugin).collect());
     let status = json!({"plugins": [{"name": "p", "state": "Active", "values": {"load": 1}}],
