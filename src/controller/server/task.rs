@@ -7,7 +7,7 @@ use super::{
     live::Place,
     observe::{AgentRound, Asked, Round, host_target},
     publish::Publisher,
-    schedule::Phase,
+    schedule::{Phase, Timing},
 };
 use crate::{
     api::{OllamaServer, REQUESTED_AT, REQUESTED_AT_MAX, endpoint::Endpoint, ollama_server::BackendType},
@@ -38,6 +38,7 @@ pub struct ServerTask {
     context: Arc<Context>,
     object: watch::Receiver<Arc<OllamaServer>>,
     plugins: watch::Receiver<Arc<PluginIndex>>,
+    policy_changes: watch::Receiver<()>,
     phase: Phase,
     memory: Memory,
     publisher: Publisher,
@@ -52,22 +53,6 @@ pub struct ServerTask {
     timing: Timing,
 }
 
-/// When what is due.
-struct Timing {
-    /// The next slot, and when that is; `None`: not polled at all.
-    slot: Option<(u64, Instant)>,
-    /// The slot that was used last.
-    used_slot: Option<u64>,
-    /// A poll before the next slot.
-    at_once: Option<Instant>,
-    /// The host has not been asked since it became this one, or since it may be asked again.
-    unasked: bool,
-    last_models: Option<Instant>,
-    last_requested: Option<Instant>,
-    last_poll: Option<Timestamp>,
-    polls: u64,
-}
-
 impl ServerTask {
     pub fn new(
         context: Arc<Context>,
@@ -77,12 +62,15 @@ impl ServerTask {
         memory: Memory,
     ) -> Self {
         let current = Arc::clone(&object.borrow());
-        let acceptance = accept(&current.spec, &context.poll, context.prober.policy());
+        // Subscribed first: a change in between is judged twice rather than not at all.
+        let policy_changes = context.prober.policy_changes();
+        let acceptance = accept(&current.spec, &context.poll, &context.prober.policy());
         let plugins = context.plugins.subscribe();
         let phase = Phase::of(&current.uid().unwrap_or_default());
         Self {
             object,
             plugins,
+            policy_changes,
             phase,
             memory,
             publisher,
@@ -92,16 +80,7 @@ impl ServerTask {
             unknown_ports: Vec::new(),
             round: Round::default(),
             agents: AgentRound::default(),
-            timing: Timing {
-                slot: None,
-                used_slot: None,
-                at_once: None,
-                unasked: false,
-                last_models: None,
-                last_requested: None,
-                last_poll: None,
-                polls: 0,
-            },
+            timing: Timing::default(),
             current,
             context,
         }
@@ -133,6 +112,7 @@ impl ServerTask {
                     self.on_object();
                 }
                 Ok(()) = self.plugins.changed() => self.on_plugins(),
+                Ok(()) = self.policy_changes.changed() => self.on_policy(),
                 outcome = self.round.finished(&self.context.metrics) => self.on_host(outcome),
                 observation = self.agents.next(&self.context.metrics) => {
                     self.round.agent_answered(observation);
@@ -167,7 +147,7 @@ impl ServerTask {
         let old_way = self.acceptance.as_ref().ok().map(way);
         self.current = object;
         if spec_changed || new_generation {
-            self.acceptance = accept(&self.current.spec, &self.context.poll, self.context.prober.policy());
+            self.acceptance = self.accept();
         }
         let moved = old_way != self.acceptance.as_ref().ok().map(way);
         if moved || !self.is_polled() {
@@ -198,6 +178,26 @@ impl ServerTask {
         if self.select_plugins() && !self.is_polled() {
             self.assess(Observation::None, None);
         }
+    }
+
+    fn accept(&self) -> Result<Accepted, Rejected> {
+        accept(&self.current.spec, &self.context.poll, &self.context.prober.policy())
+    }
+
+    /// The operator's address policy is another, and what was accepted may be refused now, or the other way round.
+    fn on_policy(&mut self) {
+        let acceptance = self.accept();
+        if acceptance == self.acceptance {
+            return;
+        }
+        self.acceptance = acceptance;
+        self.round = Round::default();
+        self.agents.abandon();
+        self.timing.last_models = None;
+        self.assess(Observation::None, None);
+        self.plan_slot();
+        self.timing.unasked = true;
+        self.ask_at_once();
     }
 
     /// Whether other plugins, or other rules of theirs, apply than before.
@@ -392,3 +392,7 @@ fn way(accepted: &Accepted) -> (Endpoint, BackendType, Option<HeaderValue>, bool
     let Accepted { endpoint, backend, host_header, insecure_skip_verify, .. } = accepted;
     (endpoint.clone(), *backend, host_header.clone(), *insecure_skip_verify)
 }
+
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;
