@@ -66,6 +66,7 @@ pub struct Metrics {
     schedule_lag: Histogram,
     agent_read_duration: Histogram,
     scrape_failures: Family<Reason, Counter>,
+    scrapes_skipped: Counter,
     writes: Family<KindOutcome, Counter>,
     write_duration: Family<KindOnly, Histogram>,
     events: Family<Outcome, Counter>,
@@ -122,6 +123,12 @@ impl Metrics {
             "Readings of agents that failed, by reason",
             scrape_failures.clone(),
         );
+        let scrapes_skipped = Counter::default();
+        registry.register(
+            "plugin_scrapes_skipped",
+            "Readings of agents that never began, for want of a slot, because another object asks the same address, or because the one before was still under way",
+            scrapes_skipped.clone(),
+        );
         let writes = Family::default();
         registry.register("status_writes", "Writes of status, by kind and outcome", writes.clone());
         let write_duration: Family<KindOnly, Histogram> = Family::new_with_constructor(request_histogram);
@@ -153,6 +160,7 @@ impl Metrics {
             schedule_lag,
             agent_read_duration,
             scrape_failures,
+            scrapes_skipped,
             writes,
             write_duration,
             events,
@@ -219,6 +227,10 @@ impl Metrics {
         if let Some(failure) = failure {
             self.scrape_failures.get_or_create(&Reason { reason: failure.reason() }).inc();
         }
+    }
+
+    pub fn agent_skipped(&self) {
+        self.scrapes_skipped.inc();
     }
 
     pub fn wrote(&self, kind: Kind, outcome: &'static str) {

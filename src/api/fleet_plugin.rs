@@ -229,7 +229,7 @@ pub struct Value {
     pub type_: ValueType,
 
     /// RFC 9535 JSONPath expressions; the first that matches anything counts. At most two of `..`, `*`, slices and
-    /// filters in one, 32 selectors, no functions. Example: `["$.temperatures.gpu"]`.
+    /// filters in one, eight such paths in a plugin, 32 selectors, no functions. Example: `["$.temperatures.gpu"]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 8), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     #[x_kube(validation = rules::json_path())]

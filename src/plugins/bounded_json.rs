@@ -10,12 +10,14 @@ use std::{cell::Cell, fmt};
 
 /// Values that one answer may have, lists and objects included. A machine with hundreds of sensors has a few thousand.
 const VALUES_MAX: usize = 20_000;
+/// Lists and objects that stand in each other. Agents have a handful; `$..a..a` finds a value once for each of them.
+const DEPTH_MAX: usize = 32;
 
 /// Reads an answer; too many values are [`Failure::ResponseTooLarge`], and what is no JSON [`Failure::InvalidResponse`].
 pub fn parse(body: &[u8]) -> Result<Value, Failure> {
     let left = Cell::new(VALUES_MAX);
     let mut source = serde_json::Deserializer::from_slice(body);
-    let parsed = (&mut source).deserialize_any(Bounded { left: &left });
+    let parsed = (&mut source).deserialize_any(Bounded { left: &left, depth: 0 });
     let ended = parsed.and_then(|value| source.end().map(|()| value));
     ended.map_err(|_| if left.get() == 0 { Failure::ResponseTooLarge } else { Failure::InvalidResponse })
 }
@@ -24,6 +26,16 @@ pub fn parse(body: &[u8]) -> Result<Value, Failure> {
 #[derive(Clone, Copy)]
 struct Bounded<'a> {
     left: &'a Cell<usize>,
+    /// Lists and objects around the value.
+    depth: usize,
+}
+
+impl Bounded<'_> {
+    /// For what stands inside this value.
+    fn inside<E: Error>(self) -> Result<Self, E> {
+        let depth = self.depth + 1;
+        if depth > DEPTH_MAX { Err(E::custom("too deep")) } else { Ok(Self { depth, ..self }) }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Bounded<'_> {
@@ -73,17 +85,19 @@ impl<'de> Visitor<'de> for Bounded<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let inside = self.inside()?;
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element_seed(self)? {
+        while let Some(item) = seq.next_element_seed(inside)? {
             items.push(item);
         }
         Ok(Value::Array(items))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+        let inside = self.inside()?;
         let mut fields = Map::new();
         while let Some(key) = map.next_key::<String>()? {
-            let value = map.next_value_seed(self)?;
+            let value = map.next_value_seed(inside)?;
             fields.insert(key, value);
         }
         Ok(Value::Object(fields))
@@ -109,6 +123,15 @@ mod tests {
         assert_eq!(parse(&list(VALUES_MAX)), Err(Failure::ResponseTooLarge));
         let objects = format!("[{}0]", r#"{"":0},"#.repeat(VALUES_MAX));
         assert_eq!(parse(objects.as_bytes()), Err(Failure::ResponseTooLarge));
+    }
+
+    #[test]
+    fn what_is_too_deep_is_invalid() {
+        let deep = |depth: usize| format!("{}1{}", "[".repeat(depth), "]".repeat(depth)).into_bytes();
+        assert!(parse(&deep(DEPTH_MAX)).is_ok());
+        assert_eq!(parse(&deep(DEPTH_MAX + 1)), Err(Failure::InvalidResponse));
+        let wide = format!("{{\"a\":[{}0]}}", "[[1]],".repeat(100));
+        assert!(parse(wide.as_bytes()).is_ok(), "only what stands in each other counts");
     }
 
     #[test]

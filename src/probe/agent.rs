@@ -1,19 +1,24 @@
 //! Reading one agent: one GET, under its own deadline, beside the poll of the host it runs on.
 
 use super::{
-    Failure, Lane, Prober,
+    Failure, Lane, Owner, PATIENCE_MAX, Prober,
     client::{BODY_MAX, Request},
+    limits::Share,
 };
 use crate::api::endpoint::Endpoint;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// One agent to be read.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AgentTarget {
+    /// The server that it belongs to.
+    pub owner: Owner,
     pub endpoint: Endpoint,
     pub path: String,
     pub timeout: Duration,
+    /// How long to wait for the turn at the address and for a slot: past the next poll it makes no sense.
+    pub patience: Duration,
     pub lane: Lane,
 }
 
@@ -35,12 +40,13 @@ impl Prober {
             Ok(Err(failure)) => return Some(Err(failure)),
             Ok(Ok(address)) => address,
         };
-        // An agent's port may be the host's own, which is asked by one at a time.
+        // An agent's port may be the host's own, which is asked by one at a time, or that of another server's agents.
         let waiting = async {
-            let turn = self.limits.turn(address, target.endpoint.port).await;
+            let share = Share::With(Arc::clone(&target.owner));
+            let turn = self.limits.turn(address, target.endpoint.port, share).await?;
             self.limits.agent_slot(target.lane).await.map(|slot| (turn, slot))
         };
-        let (turn, slot) = timeout(target.timeout, waiting).await.ok()??;
+        let (turn, slot) = timeout(target.patience.min(PATIENCE_MAX), waiting).await.ok()??;
         let deadline = Instant::now() + target.timeout;
         let result = timeout_at(deadline, self.read(target)).await.unwrap_or(Err(Failure::Timeout));
         drop((turn, slot));

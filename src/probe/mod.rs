@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Prober::host(target) ── resolve (checked) ── turn at the address ── backend (ollama | openai | generic) ─▶ HostReport
-//! Prober::agent(target) ─ resolve (checked) ──────────────────────── one GET ─▶ body
+//! Prober::agent(target) ─ resolve (checked) ── turn at the address ── one GET ─▶ body
 //! ```
 
 pub mod address;
@@ -23,6 +23,7 @@ mod wire;
 pub use agent::{AgentAnswer, AgentTarget};
 pub use client::{ClientError, Lane};
 pub use failure::Failure;
+pub use limits::Owner;
 pub use resolve::NameServers;
 
 use crate::{
@@ -31,7 +32,7 @@ use crate::{
 };
 use address::{AddressPolicy, SharedPolicy};
 use client::{Answer, BODY_MAX, HttpClients, Request};
-use limits::Limits;
+use limits::{Limits, Share};
 use report::HostReport;
 use reqwest::header::HeaderValue;
 use resolve::{CheckedResolver, ResolveError};
@@ -47,6 +48,8 @@ const PATIENCE_MAX: Duration = Duration::from_secs(30);
 /// One host to be polled, and how.
 #[derive(Clone, Debug)]
 pub struct HostTarget {
+    /// The server that it belongs to.
+    pub owner: Owner,
     pub endpoint: Endpoint,
     pub backend: BackendType,
     pub host_header: Option<HeaderValue>,
@@ -58,6 +61,17 @@ pub struct HostTarget {
     pub lane: Lane,
     /// Whether the list of models on disk is due.
     pub with_models: bool,
+}
+
+impl HostTarget {
+    /// Ollama is asked one thing at a time; the agent of another backend, at the port of that backend, may be read
+    /// beside it.
+    fn share(&self) -> Share {
+        match self.backend {
+            BackendType::Ollama => Share::Alone,
+            _ => Share::With(Arc::clone(&self.owner)),
+        }
+    }
 }
 
 /// How a poll ended.
@@ -112,7 +126,7 @@ impl Prober {
         let before = Instant::now();
         // The turn first: whoever waits for one address must not hold a slot that another could use.
         let waiting = async {
-            let turn = self.limits.turn(address, target.endpoint.port).await;
+            let turn = self.limits.turn(address, target.endpoint.port, target.share()).await?;
             self.limits.host_slot(target.lane).await.map(|slot| (turn, slot))
         };
         let Ok(Some((turn, slot))) = timeout(patience, waiting).await else {

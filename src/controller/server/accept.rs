@@ -32,6 +32,14 @@ pub struct Accepted {
     pub notes: Vec<&'static str>,
 }
 
+impl Accepted {
+    /// Who is asked, and how: whoever changes any of it waits for the answer.
+    pub fn way(&self) -> (Endpoint, BackendType, Option<HeaderValue>, bool) {
+        let Self { endpoint, backend, host_header, insecure_skip_verify, .. } = self;
+        (endpoint.clone(), *backend, host_header.clone(), *insecure_skip_verify)
+    }
+}
+
 /// A spec that cannot be acted on before somebody changes something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {

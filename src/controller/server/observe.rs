@@ -9,7 +9,7 @@ use crate::{
     controller::{context::Context, plugin::index::ActivePlugin},
     metrics::Metrics,
     plugins::{answer::Answer, counters::Counters, values::AgentValues},
-    probe::{AgentAnswer, AgentTarget, Failure, HostOutcome, HostTarget, Lane},
+    probe::{AgentAnswer, AgentTarget, Failure, HostOutcome, HostTarget, Lane, Owner},
 };
 use std::{collections::HashMap, future::pending, mem::take, sync::Arc, time::Duration};
 use tokio::{
@@ -99,8 +99,9 @@ impl Round {
 }
 
 /// The agents that are being asked.
-#[derive(Default)]
 pub struct AgentRound {
+    /// The server that they belong to.
+    owner: Owner,
     running: JoinSet<(Option<AgentObservation>, Counters)>,
     /// The plugins that are being asked, by their task.
     asked: HashMap<Id, String>,
@@ -109,6 +110,10 @@ pub struct AgentRound {
 }
 
 impl AgentRound {
+    pub fn new(owner: Owner) -> Self {
+        Self { owner, running: JoinSet::new(), asked: HashMap::new(), counters: HashMap::new() }
+    }
+
     /// Asks every plugin whose turn it is and that is not still talking.
     pub fn start(
         &mut self,
@@ -121,16 +126,20 @@ impl AgentRound {
     ) {
         for plugin in plugins {
             let Some(port) = plugin.port(&spec.plugin_ports) else { continue };
-            if !polls.is_multiple_of(plugin.every(accepted.interval))
-                || self.asked.values().any(|asked| *asked == plugin.name)
-            {
+            if !polls.is_multiple_of(plugin.every(accepted.interval)) {
+                continue;
+            }
+            if self.asked.values().any(|asked| *asked == plugin.name) {
+                context.metrics.agent_skipped();
                 continue;
             }
             let suspect = memory.agent_is_failing(&plugin.name) || memory.is_failing();
             let target = AgentTarget {
+                owner: Arc::clone(&self.owner),
                 endpoint: plugin.endpoint(&accepted.endpoint, port),
                 path: plugin.path.clone(),
                 timeout: effective_timeout(plugin.timeout, accepted.interval),
+                patience: accepted.interval,
                 lane: if suspect { Lane::Suspect } else { Lane::Healthy },
             };
             let (context, plugin) = (Arc::clone(context), Arc::clone(plugin));
@@ -170,7 +179,7 @@ impl AgentRound {
 
     /// Forgets everything that is under way: it was asked of another host or by other rules. So were the counters.
     pub fn abandon(&mut self) {
-        *self = Self::default();
+        *self = Self::new(Arc::clone(&self.owner));
     }
 }
 
@@ -181,7 +190,10 @@ async fn ask(
     counters: &mut Counters,
 ) -> Option<AgentObservation> {
     let started = Instant::now();
-    let answer = context.prober.agent(target).await?;
+    let Some(answer) = context.prober.agent(target).await else {
+        context.metrics.agent_skipped();
+        return None;
+    };
     let took = started.elapsed();
     let result = answer.and_then(|answer| read(plugin, &answer, counters));
     context.metrics.agent_read(took, result.as_ref().err().copied());
@@ -211,8 +223,9 @@ pub fn plans(plugins: &[Arc<ActivePlugin>], spec: &OllamaServerSpec) -> Vec<Agen
 }
 
 /// How the host is asked this time.
-pub fn host_target(accepted: &Accepted, memory: &Memory, with_models: bool) -> HostTarget {
+pub fn host_target(owner: &Owner, accepted: &Accepted, memory: &Memory, with_models: bool) -> HostTarget {
     HostTarget {
+        owner: Arc::clone(owner),
         endpoint: accepted.endpoint.clone(),
         backend: accepted.backend,
         host_header: accepted.host_header.clone(),

@@ -10,16 +10,15 @@ use super::{
     schedule::{Phase, Timing},
 };
 use crate::{
-    api::{OllamaServer, REQUESTED_AT, REQUESTED_AT_MAX, endpoint::Endpoint, ollama_server::BackendType},
+    api::{OllamaServer, REQUESTED_AT, REQUESTED_AT_MAX},
     controller::{
         context::Context,
         plugin::index::{ActivePlugin, PluginIndex},
     },
-    probe::{HostOutcome, text::clean},
+    probe::{HostOutcome, Owner, text::clean},
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use reqwest::header::HeaderValue;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
@@ -40,6 +39,8 @@ pub struct ServerTask {
     plugins: watch::Receiver<Arc<PluginIndex>>,
     policy_changes: watch::Receiver<()>,
     phase: Phase,
+    /// Whose turn it is where several objects name one address.
+    owner: Owner,
     memory: Memory,
     publisher: Publisher,
     place: Place,
@@ -66,7 +67,9 @@ impl ServerTask {
         let policy_changes = context.prober.policy_changes();
         let acceptance = accept(&current.spec, &context.poll, &context.prober.policy());
         let plugins = context.plugins.subscribe();
-        let phase = Phase::of(&current.uid().unwrap_or_default());
+        let uid = current.uid().unwrap_or_default();
+        let phase = Phase::of(&uid);
+        let owner: Owner = uid.into();
         Self {
             object,
             plugins,
@@ -79,7 +82,8 @@ impl ServerTask {
             selected: Vec::new(),
             unknown_ports: Vec::new(),
             round: Round::default(),
-            agents: AgentRound::default(),
+            agents: AgentRound::new(Arc::clone(&owner)),
+            owner,
             timing: Timing::default(),
             current,
             context,
@@ -144,12 +148,12 @@ impl ServerTask {
         let new_generation = object.metadata.generation != self.current.metadata.generation;
         let labels_changed = object.labels() != self.current.labels();
         let was_polled = self.is_polled();
-        let old_way = self.acceptance.as_ref().ok().map(way);
+        let old_way = self.acceptance.as_ref().ok().map(Accepted::way);
         self.current = object;
         if spec_changed || new_generation {
             self.acceptance = self.accept();
         }
-        let moved = old_way != self.acceptance.as_ref().ok().map(way);
+        let moved = old_way != self.acceptance.as_ref().ok().map(Accepted::way);
         if moved || !self.is_polled() {
             // What is still under way was asked of another host or in another way, or must not be asked any more.
             self.round = Round::default();
@@ -264,7 +268,7 @@ impl ServerTask {
         if requested {
             self.timing.last_requested = Some(now);
         }
-        let target = host_target(accepted, &self.memory, with_models);
+        let target = host_target(&self.owner, accepted, &self.memory, with_models);
         self.round.start(&self.context, target, Asked { request, extra });
         self.agents.start(
             &self.context,
@@ -385,12 +389,6 @@ impl ServerTask {
         }
         wake
     }
-}
-
-/// Who is asked, and how: whoever changes any of it waits for the answer.
-fn way(accepted: &Accepted) -> (Endpoint, BackendType, Option<HeaderValue>, bool) {
-    let Accepted { endpoint, backend, host_header, insecure_skip_verify, .. } = accepted;
-    (endpoint.clone(), *backend, host_header.clone(), *insecure_skip_verify)
 }
 
 #[cfg(test)]

@@ -15,6 +15,11 @@ use serde_json_path::JsonPath;
 pub enum ValueError {
     #[error("value {value}: the JSON path {path} is invalid at position {position}: {message}")]
     Path { value: String, path: String, position: usize, message: String },
+    #[error(
+        "the JSON paths search too much: {cost} of at most {most}, where one of `..`, `*`, a slice or a filter in a \
+         path counts 1 and two count 8, times the selectors of its lists"
+    )]
+    Dear { cost: usize, most: usize },
     #[error("value {value}: the expression is invalid: {error}")]
     Expression { value: String, error: ExpressionError },
     #[error("value {value}: an expression makes values of type Integer, Boolean or Time, not {type_:?}")]
@@ -38,6 +43,12 @@ pub enum ValueError {
 }
 
 pub fn compile(agent: &Agent) -> Result<CompiledValues, ValueError> {
+    let paths = agent.values.iter().flat_map(|value| &value.json_paths);
+    // What is wrong with a single path is told of that path, below.
+    let cost: usize = paths.map(|path| path_cost::cost(path).unwrap_or_default()).sum();
+    if cost > path_cost::COST_MAX {
+        return Err(ValueError::Dear { cost, most: path_cost::COST_MAX });
+    }
     let mut compiled: Vec<CompiledValue> = Vec::with_capacity(agent.values.len());
     for (index, spec) in agent.values.iter().enumerate() {
         if let Some(first) = compiled.iter().position(|other| other.name == spec.name) {
@@ -134,8 +145,6 @@ fn json_path(spec: &ValueSpec, path: &str) -> Result<JsonPath, ValueError> {
         position,
         message: message.to_owned(),
     };
-    if let Some((position, message)) = path_cost::too_dear(path) {
-        return Err(error(position, message));
-    }
+    path_cost::cost(path).map_err(|(position, message)| error(position, message))?;
     JsonPath::parse(path).map_err(|found| error(found.position(), found.message()))
 }

@@ -28,8 +28,10 @@ use crate::{
 use serde_json::Value as Json;
 use serde_json_path::JsonPath;
 use std::{
-    collections::BTreeMap,
+    cell::OnceCell,
+    collections::{BTreeMap, HashMap},
     hash::{DefaultHasher, Hash, Hasher},
+    ptr,
     time::{Duration, Instant},
 };
 
@@ -91,6 +93,7 @@ impl CompiledValues {
             found: AgentValues::default(),
             anything: false,
             counters: counters.begin(at, interval),
+            places: OnceCell::new(),
         };
         match answer {
             _ if self.0.is_empty() => {
@@ -122,7 +125,7 @@ impl CompiledValues {
                 }
             }
         }
-        let Extraction { found, anything, counters: reading } = extraction;
+        let Extraction { found, anything, counters: reading, .. } = extraction;
         *counters = reading.end();
         if anything { Ok(found) } else { Err(Failure::InvalidResponse) }
     }
@@ -149,6 +152,8 @@ struct Extraction<'a> {
     /// Whether anything of the answer was of use, if only for the next one.
     anything: bool,
     counters: CounterReading<'a>,
+    /// Where the nodes of the answer stand, once a rate needs it.
+    places: OnceCell<HashMap<*const Json, u64>>,
 }
 
 impl Extraction<'_> {
@@ -156,12 +161,11 @@ impl Extraction<'_> {
     fn json(&mut self, index: usize, value: &CompiledValue, paths: &[JsonPath], answer: &Json) {
         let scalar = paths.iter().find_map(|path| {
             if value.rate {
-                let located = path.query_located(answer);
-                let numbers = located.iter().filter_map(|node| {
-                    let mut hasher = DefaultHasher::new();
-                    node.location().to_string().hash(&mut hasher);
-                    Some((hasher.finish(), node.node().as_f64()?))
-                });
+                let places = self.places.get_or_init(|| places(answer));
+                let matches = path.query(answer);
+                let numbers = matches
+                    .iter()
+                    .filter_map(|node| Some((*places.get(&ptr::from_ref(*node))?, node.as_f64()?)));
                 let numbers: Vec<(u64, f64)> = numbers.collect();
                 self.anything |= !numbers.is_empty();
                 let rates = self.counters.rates(index, numbers.into_iter());
@@ -247,6 +251,37 @@ impl CompiledValue {
     fn boolean(&self, numbers: impl Iterator<Item = f64>) -> Option<Scalar> {
         scalar::boolean(scalar::reduce(self.reduce, numbers)?).map(Scalar::Boolean)
     }
+}
+
+/// A hash of where each node stands: the same in each answer. A path that matches one node many times, at the end of a
+/// long way, would write that way down for each match; so every way is walked once.
+fn places(answer: &Json) -> HashMap<*const Json, u64> {
+    let below = |place: u64, step: &dyn Fn(&mut DefaultHasher)| {
+        let mut hasher = DefaultHasher::new();
+        place.hash(&mut hasher);
+        step(&mut hasher);
+        hasher.finish()
+    };
+    let mut places = HashMap::new();
+    let mut left = vec![(answer, 0)];
+    while let Some((node, place)) = left.pop() {
+        places.insert(ptr::from_ref(node), place);
+        match node {
+            Json::Array(items) => left.extend(
+                items
+                    .iter()
+                    .enumerate()
+                    .map(|(index, item)| (item, below(place, &|hasher| index.hash(hasher)))),
+            ),
+            Json::Object(fields) => {
+                left.extend(
+                    fields.iter().map(|(key, item)| (item, below(place, &|hasher| key.hash(hasher)))),
+                );
+            }
+            _ => {}
+        }
+    }
+    places
 }
 
 fn feed(readings: &mut Readings, reading: Reading, scalar: &Scalar) {

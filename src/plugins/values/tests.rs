@@ -226,3 +226,68 @@ fn an_answer_without_anything_wanted_is_not_this_agent(#[case] body: &str) {
     let found = answers(&compiled("Auto", values).unwrap(), &[body]).remove(0);
     assert_eq!(found, Err(Failure::InvalidResponse), "an expression alone is no answer");
 }
+
+/// The dearest path that is allowed, over the dearest answer: each number is matched once for each object around it.
+#[test]
+fn a_rate_over_a_deep_answer_writes_no_way_down_for_each_match() {
+    const DEPTH: usize = 28;
+    let body = |number: usize| {
+        let list = format!("{{\"a\":{number}}},").repeat(9_000);
+        format!("{}[{list}0]{}", "{\"a\":".repeat(DEPTH), "}".repeat(DEPTH))
+    };
+    let values = compiled("JSON", json!([spec("Integer", &["$..a..a"], json!({"rate": true}))])).unwrap();
+    let before = peak_memory();
+    let found = answers(&values, &[&body(1), &body(11)]);
+    // There are more counters than can be remembered, so there is no rate; but it is an answer.
+    assert!(found.into_iter().all(|found| found.is_ok_and(|found| found.values.is_empty())));
+    let grown = peak_memory() - before;
+    assert!(grown < 128 << 20, "{} MiB", grown >> 20);
+}
+
+fn peak_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+}
+
+#[test]
+fn a_rate_follows_each_number_by_where_it_stands() {
+    let values = compiled(
+        "JSON",
+        json!([spec("Integer", &["$..total"], json!({"rate": true, "reduce": "Max", "multiplier": "10"}))]),
+    )
+    .unwrap();
+    let first = json!({"disks": [{"total": 5}, {"total": 50}], "net": {"total": 7}}).to_string();
+    // In another order of keys, with one more disk.
+    let second = r#"{"net":{"total":27},"disks":[{"total":15},{"total":50},{"total":900}]}"#;
+    assert_eq!(integers(&last(&values, &[&first, second])), [("v", 20)]);
+}
+
+/// The dearest plugin that is accepted, on the dearest answers of 20,000 values that it could be given.
+#[test]
+fn the_dearest_paths_are_bounded() {
+    let bound = if cfg!(debug_assertions) { Duration::from_secs(5) } else { Duration::from_millis(500) };
+    let chain = |depth: usize| format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+    let chains = vec![chain(30); 640].join(",");
+    let flat = vec!["{\"a\":1,\"b\":2}"; 6600].join(",");
+    let answers = [format!("[{chains}]"), format!("[{flat}]")];
+    for path in ["$..a..a", "$..*", "$..a[*]", "$[?@.a == 1]..b"] {
+        let values: Vec<Json> =
+            (0..8).map(|i| json!({"name": format!("v{i}"), "jsonPaths": [path], "reduce": "Sum"})).collect();
+        let compiled = compiled("JSON", json!(values)).unwrap();
+        for body in &answers {
+            let json = Answer::read(AgentFormat::Json, None, body.as_bytes()).unwrap();
+            let begin = Instant::now();
+            let _ = compiled.extract(&json, begin, None, &mut Counters::default());
+            let took = begin.elapsed();
+            if std::env::var_os("SHOW_FIGURES").is_some() {
+                println!("{path} on {} bytes: {took:?}", body.len());
+            }
+            assert!(took < bound, "{path} on {} bytes: {took:?}", body.len());
+        }
+    }
+    let nine: Vec<Json> =
+        (0..9).map(|i| json!({"name": format!("v{i}"), "jsonPaths": ["$..a..b"]})).collect();
+    let error = compiled("JSON", json!(nine)).unwrap_err().to_string();
+    assert!(error.contains("72 of at most 64"), "{error}");
+}

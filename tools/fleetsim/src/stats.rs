@@ -19,7 +19,7 @@ use crate::state::{AGENT_PREFIX, Port};
 const ARRIVALS: usize = 256;
 
 /// Distinct paths per host; the rest are counted as `other`.
-const MAX_PATHS: usize = 32;
+const MAX_PATHS: usize = 64;
 const MAX_PATH_LENGTH: usize = 128;
 const OTHER: &str = "other";
 
@@ -321,6 +321,6 @@ mod tests {
         }
         let report = stats.report();
         assert_eq!(report.requests.len(), MAX_PATHS + 1);
-        assert_eq!(report.requests[OTHER], 68);
+        assert_eq!(report.requests[OTHER], 36);
     }
 }

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     api::{REQUESTED_AT_MAX, condition, endpoint::Endpoint, ollama_server::OllamaServerSpec},
-    probe::{Failure, HostOutcome, text::clean},
+    probe::{HostOutcome, text::clean},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use std::collections::BTreeMap;

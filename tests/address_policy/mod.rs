@@ -1,6 +1,8 @@
 //! What the operator must not dial it does not dial, however it is written, wherever a name leads to, whenever that
 //! changes. Not "is refused", but: there was no `connect()`.
 
+mod spellings;
+
 use crate::support::{
     Connects, ControlPlane, Dns, Fleet, Namespace, Operator, PATIENCE, apply, condition, create, eventually,
     get, http,
@@ -22,6 +24,7 @@ use ollama_fleet_operator::{
     },
 };
 use serde_json::json;
+use spellings::{ANSWERS, SPELLINGS};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -31,196 +34,6 @@ use tokio::{
 
 /// Answers of a lookup are kept at least this long, and a second more.
 const FORGOTTEN: Duration = Duration::from_secs(6);
-
-/// Everything of `spec.host` that may lead to loopback, link-local, metadata, other addresses that are nobody's host,
-/// or a closed port. `PORT` is where a trap listens on loopback.
-const SPELLINGS: &[&str] = &[
-    // Loopback as it is, and in the spellings of inet_aton and of browsers.
-    "127.0.0.1:PORT",
-    "http://127.0.0.1:PORT",
-    "http://127.0.0.1:PORT/prefix",
-    "https://127.0.0.1:PORT",
-    "127.0.0.2:PORT",
-    "127.255.255.254:PORT",
-    "127.1:PORT",
-    "127.0.1:PORT",
-    "2130706433:PORT",
-    "017700000001:PORT",
-    "0x7f000001:PORT",
-    "0x7f.0.0.1:PORT",
-    "0x7f.1:PORT",
-    "0177.0.0.1:PORT",
-    "0177.0x0.0.01:PORT",
-    "127.0.0.0x1:PORT",
-    "127.0.0.01:PORT",
-    "127.000.000.001:PORT",
-    "127.0.0.1.:PORT",
-    "0X7F.0.0.1:PORT",
-    "0x:PORT",
-    "4294967297:PORT",
-    "383.0.0.1:PORT",
-    "127%2e0%2e0%2e1:PORT",
-    "127。0。0。1:PORT",
-    "①②⑦.⓪.⓪.①:PORT",
-    "１２７.0.0.1:PORT",
-    "127.0.0.1%00.lab:PORT",
-    "http://gpu1.lab@127.0.0.1:PORT",
-    "http://127.0.0.1:PORT@gpu1.lab",
-    "http://gpu1.lab#@127.0.0.1:PORT",
-    "http://gpu1.lab\\@127.0.0.1:PORT",
-    "http:///127.0.0.1:PORT",
-    "http:127.0.0.1:PORT",
-    "//127.0.0.1:PORT",
-    "gopher://127.0.0.1:PORT",
-    "file://127.0.0.1:PORT/etc",
-    "127.0.0.1:PORT\r\nHost: x",
-    " 127.0.0.1:PORT",
-    // IPv6, and IPv4 inside it.
-    "[::1]:PORT",
-    "[0:0:0:0:0:0:0:1]:PORT",
-    "[0000:0000:0000:0000:0000:0000:0000:0001]:PORT",
-    "[::ffff:127.0.0.1]:PORT",
-    "[::FFFF:7F00:1]:PORT",
-    "[0:0:0:0:0:ffff:127.0.0.1]:PORT",
-    "[::127.0.0.1]:PORT",
-    "[::ffff:0:127.0.0.1]:PORT",
-    "[64:ff9b::127.0.0.1]:PORT",
-    "[64:ff9b::7f00:1]:PORT",
-    "[64:ff9b:1::7f00:1]:PORT",
-    "[64:ff9b:1:7f00:0:100::]:PORT",
-    "[2002:7f00:1::]:PORT",
-    "[2002:7f00:1::1]:PORT",
-    "[2001:0:7f00:1::1]:PORT",
-    "[fd00::5efe:7f00:1]:PORT",
-    "[::1%lo]:PORT",
-    "[::1%25lo]:PORT",
-    "::1",
-    // Names of loopback.
-    "localhost:PORT",
-    "LOCALHOST:PORT",
-    "localhost.:PORT",
-    "a.localhost:PORT",
-    "http://x.y.LocalHost.:PORT",
-    // Unspecified, which Linux takes for loopback, and broadcast.
-    "0.0.0.0:PORT",
-    "0:PORT",
-    "0.1.2.3:PORT",
-    "[::]:PORT",
-    "[::ffff:0.0.0.0]:PORT",
-    "[::0.0.0.0]:PORT",
-    "255.255.255.255:PORT",
-    "240.0.0.1:PORT",
-    // Link-local and metadata.
-    "169.254.169.254",
-    "http://169.254.169.254",
-    "http://169.254.169.254/latest/meta-data",
-    "169.254.0.1:PORT",
-    "http://169.254.170.2",
-    "2852039166",
-    "0xa9fea9fe",
-    "0xA9.0xFE.0xA9.0xFE",
-    "0251.0376.0251.0376",
-    "169.254.43518",
-    "http://[::ffff:169.254.169.254]",
-    "http://[::ffff:a9fe:a9fe]",
-    "http://[::169.254.169.254]",
-    "http://[64:ff9b::a9fe:a9fe]",
-    "http://[64:ff9b:1::a9fe:a9fe]",
-    "http://[2002:a9fe:a9fe::]",
-    "http://[fd00:ec2::254]",
-    "http://[FD00:0EC2:0:0:0:0:0:0254]",
-    "http://[fd20:ce::254]",
-    "http://[fe80::1]",
-    "http://[fe80::a9fe:a9fe%eth0]",
-    "http://[febf::1]",
-    "http://100.100.100.200",
-    "http://[::ffff:100.100.100.200]",
-    "http://168.63.129.16",
-    "http://metadata",
-    "http://metadata.google.internal",
-    "http://metadata.google.internal.",
-    "http://METADATA.Google.Internal",
-    "http://metadata.goog",
-    "http://instance-data",
-    "http://instance-data.ec2.internal",
-    "http://metadata.azure.internal",
-    // Multicast.
-    "224.0.0.1:PORT",
-    "239.255.255.250:PORT",
-    "[ff02::1]:PORT",
-    "[ff0e::1]:PORT",
-    "[::ffff:224.0.0.1]:PORT",
-    // Ports that control machines and clusters, on addresses that are open.
-    "192.0.2.1:22",
-    "192.0.2.1:2375",
-    "192.0.2.1:2379",
-    "192.0.2.1:6443",
-    "https://192.0.2.1:10250",
-    "[2001:db8::1]:10255",
-    "gpu1.lab:10250",
-    "http://gpu1.lab:1",
-];
-
-/// Where a name may lead. One bad answer among good ones is enough, in whatever place.
-const ANSWERS: &[&[&str]] = &[
-    &["127.0.0.1"],
-    &["127.9.9.9"],
-    &["::1"],
-    &["::ffff:127.0.0.1"],
-    &["::127.0.0.1"],
-    &["::ffff:0:7f00:1"],
-    &["64:ff9b::7f00:1"],
-    &["64:ff9b:1::7f00:1"],
-    &["64:ff9b:1:7f00:0:100::"],
-    &["2002:7f00:1::"],
-    &["2001:0:7f00:1::1"],
-    &["fd00::200:5efe:7f00:1"],
-    &["0.0.0.0"],
-    &["0.0.0.1"],
-    &["::"],
-    &["::ffff:0.0.0.0"],
-    &["169.254.169.254"],
-    &["::ffff:169.254.169.254"],
-    &["64:ff9b::a9fe:a9fe"],
-    &["2002:a9fe:a9fe::"],
-    &["fe80::1"],
-    &["fd00:ec2::254"],
-    &["fd20:ce::254"],
-    &["100.100.100.200"],
-    &["168.63.129.16"],
-    &["224.0.0.251"],
-    &["ff02::fb"],
-    &["255.255.255.255"],
-    &["192.0.2.1", "127.0.0.1"],
-    &["127.0.0.1", "192.0.2.1"],
-    &["192.0.2.1", "192.0.2.2", "192.0.2.3", "169.254.169.254"],
-    &["192.0.2.1", "::1"],
-    &["2001:db8::1", "127.0.0.1"],
-    &["2001:db8::1", "::ffff:7f00:1"],
-    // More than are ever tried.
-    &[
-        "192.0.2.1",
-        "192.0.2.2",
-        "192.0.2.3",
-        "192.0.2.4",
-        "192.0.2.5",
-        "192.0.2.6",
-        "192.0.2.7",
-        "192.0.2.8",
-        "192.0.2.9",
-        "192.0.2.10",
-        "192.0.2.11",
-        "192.0.2.12",
-        "192.0.2.13",
-        "192.0.2.14",
-        "192.0.2.15",
-        "192.0.2.16",
-        "192.0.2.17",
-        "192.0.2.18",
-        "192.0.2.19",
-        "127.0.0.1",
-    ],
-];
 
 /// Loopback on one port in both families; whoever gets here was dialled.
 struct Trap {
@@ -264,6 +77,7 @@ fn prober(policy: &Arc<SharedPolicy>, dns: &Dns) -> Prober {
 
 async fn poll(prober: &Prober, endpoint: &Endpoint) -> HostOutcome {
     let target = HostTarget {
+        owner: "host".into(),
         endpoint: endpoint.clone(),
         backend: BackendType::Ollama,
         host_header: None,
@@ -278,7 +92,14 @@ async fn poll(prober: &Prober, endpoint: &Endpoint) -> HostOutcome {
 
 async fn read_agent(prober: &Prober, endpoint: &Endpoint) -> Option<Failure> {
     let (endpoint, path) = (endpoint.clone(), "/metrics".to_owned());
-    let target = AgentTarget { endpoint, path, timeout: Duration::from_secs(10), lane: Lane::Healthy };
+    let target = AgentTarget {
+        owner: "agent".into(),
+        endpoint,
+        path,
+        timeout: Duration::from_secs(10),
+        patience: Duration::from_secs(10),
+        lane: Lane::Healthy,
+    };
     prober.agent(&target).await.and_then(Result::err)
 }
 
