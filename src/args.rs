@@ -1,6 +1,9 @@
 //! The command line. The help text is the reference; every flag has an environment twin `OLLAMA_FLEET_…`.
 
-use crate::api::duration;
+use crate::{
+    api::duration,
+    probe::address::{AddressPolicy, Ports, parse_cidr},
+};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
@@ -68,12 +71,38 @@ pub struct PollArgs {
     pub min_poll_interval: Duration,
 }
 
-/// Which addresses may be dialled. Link-local, metadata, multicast, unspecified and broadcast addresses never.
+/// What may be dialled. Link-local, metadata, multicast, unspecified and broadcast addresses never.
 #[derive(Args, Clone, Debug)]
 pub struct AddressArgs {
-    /// Networks that re-open what is otherwise refused, loopback for example; separated by commas
-    #[arg(long, env = "OLLAMA_FLEET_ALLOWED_CIDRS", value_delimiter = ',', value_name = "CIDR")]
+    /// Networks that must not be dialled, besides loopback, the Services, the API server and the pod itself; the pods'
+    /// for example; separated by commas
+    #[arg(long, env = "OLLAMA_FLEET_DENIED_CIDRS", value_delimiter = ',', value_parser = parse_cidr, value_name = "CIDR")]
+    pub denied_cidrs: Vec<IpNet>,
+
+    /// Networks that re-open loopback and what is denied; link-local and metadata addresses stay closed; separated by
+    /// commas
+    #[arg(long, env = "OLLAMA_FLEET_ALLOWED_CIDRS", value_delimiter = ',', value_parser = parse_cidr, value_name = "CIDR")]
     pub allowed_cidrs: Vec<IpNet>,
+
+    /// Nothing outside these networks is dialled; opens none of what is denied; separated by commas; default: all
+    #[arg(long, env = "OLLAMA_FLEET_ONLY_CIDRS", value_delimiter = ',', value_parser = parse_cidr, value_name = "CIDR")]
+    pub only_cidrs: Vec<IpNet>,
+
+    /// Ports of hosts and agents that may be dialled: numbers and ranges, separated by commas
+    #[arg(long, env = "OLLAMA_FLEET_ALLOWED_PORTS", default_value_t = Ports::default(), value_name = "PORTS")]
+    pub allowed_ports: Ports,
+}
+
+impl AddressArgs {
+    /// The policy that these flags make.
+    pub fn policy(&self) -> AddressPolicy {
+        AddressPolicy {
+            denied: self.denied_cidrs.clone(),
+            allowed: self.allowed_cidrs.clone(),
+            only: self.only_cidrs.clone(),
+            ports: self.allowed_ports.clone(),
+        }
+    }
 }
 
 /// The two listeners.

@@ -5,12 +5,13 @@ use crate::{
     controller::{
         context::Context,
         event_queue::EventQueue,
+        own_addresses::{self, OwnAddresses},
         plugin::{Plugins, index::PluginIndex, installed::Installed},
         server::{fleet::Fleet, live::Live},
         status_writer::StatusWriter,
     },
     metrics::Metrics,
-    probe::{ClientError, Prober, address::AddressPolicy},
+    probe::{ClientError, NameServers, Prober, address::SharedPolicy},
     runtime::{CrdGate, Readiness, Watchdog, shutdown_signal, wait_for_crds},
     serve::{ServeError, Serving, Shown},
 };
@@ -18,7 +19,7 @@ use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use std::{io, sync::Arc};
+use std::{io, net::IpAddr, sync::Arc};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -43,7 +44,9 @@ pub enum RunError {
 pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let shutdown = shutdown_signal().map_err(RunError::Signals)?;
     raise_file_limit();
-    let client = client(&args).await?;
+    let (client, own) = client(&args).await?;
+    let policy = SharedPolicy::new(args.address.policy());
+    let mut own_addresses = OwnAddresses::new(client.clone(), Arc::clone(&policy), own);
     let live = Live::default();
     let installed = Installed::default();
     let metrics = Metrics::new(&live, args.metrics_server_limit);
@@ -87,7 +90,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     );
     let context = Arc::new(Context {
         client: client.clone(),
-        prober: Prober::new(AddressPolicy::new(args.address.allowed_cidrs.clone()), Arc::clone(&metrics))?,
+        prober: Prober::new(policy, NameServers::System, Arc::clone(&metrics))?,
         poll: args.poll.clone(),
         writer: writer.clone(),
         events: events.clone(),
@@ -101,7 +104,10 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let fleet = Fleet::new(context, &namespaces, servers);
 
     if matches!(wait_for_crds(&client, &namespaces, &crds, &shutdown).await, CrdGate::Open) {
+        // Before anything is dialled.
+        let wait = own_addresses.refresh().await;
         let mut controllers = JoinSet::new();
+        controllers.spawn(own_addresses.run(wait, shutdown.clone()));
         controllers.spawn(plugin_controller.run(namespaces.clone(), shutdown.clone()));
         controllers.spawn(fleet.run(namespaces, shutdown.clone()));
         // The writers end last: what the controllers published is still sent.
@@ -130,8 +136,9 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     Ok(())
 }
 
-/// From --kubeconfig, then $KUBECONFIG, then the pod, then ~/.kube/config.
-async fn client(args: &RunArgs) -> Result<Client, RunError> {
+/// From --kubeconfig, then $KUBECONFIG, then the pod, then ~/.kube/config; and the addresses that must not be dialled as
+/// hosts, as far as these tell.
+async fn client(args: &RunArgs) -> Result<(Client, Vec<IpAddr>), RunError> {
     let config = match &args.kubeconfig {
         Some(file) => {
             let kubeconfig = Kubeconfig::read_from(file).map_err(|error| RunError::Cluster(error.into()))?;
@@ -144,7 +151,9 @@ async fn client(args: &RunArgs) -> Result<Client, RunError> {
     // The client's own retries can hold a call for minutes; every caller here has a deadline and its own pace.
     let mut config = config;
     config.default_retry = false;
-    Client::try_from(config).map_err(|error| RunError::Cluster(error.into()))
+    let own = own_addresses::known(&config);
+    let client = Client::try_from(config).map_err(|error| RunError::Cluster(error.into()))?;
+    Ok((client, own))
 }
 
 /// Every poll takes a descriptor; the usual soft limit of 1024 is far below the hard one.

@@ -58,6 +58,43 @@ fn wrong_values_are_refused() {
     assert!(said.contains("add --leader-elect to extraArgs"), "{said}");
 }
 
+/// The address policy of the values is what the operator is told, with the pod's own addresses; it can be told nothing.
+#[test]
+fn the_address_policy_is_handed_over() {
+    let container = |values: &str| {
+        of_kind(&render(values, "fleet"), "Deployment")[0]["spec"]["template"]["spec"]["containers"][0]
+            .clone()
+    };
+    let policy = |container: &Value| {
+        let args = container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap().to_owned());
+        args.filter(|arg| arg.contains("-cidrs=") || arg.contains("-ports=")).collect::<Vec<_>>()
+    };
+    let (everything, minimal) = (container(EVERYTHING), container(MINIMAL));
+    let expected = [
+        "--denied-cidrs=10.244.0.0/16,fd00:10:244::/56",
+        "--allowed-cidrs=127.0.0.0/8,::1/128",
+        "--only-cidrs=192.168.0.0/16,127.0.0.0/8",
+        "--allowed-ports=443,9100,11000-12000",
+    ];
+    assert_eq!(policy(&everything), expected);
+    assert!(policy(&minimal).is_empty(), "{minimal}");
+    for container in [everything, minimal] {
+        let env = container["env"].as_array().unwrap();
+        let own = env.iter().find(|variable| variable["name"] == "POD_IPS").unwrap();
+        assert_eq!(own["valueFrom"]["fieldRef"]["fieldPath"], "status.podIPs");
+    }
+    let with = |set: &str| helm(&["template", "fleet", CHART, "-f", MINIMAL, "--set-json", set]).refused();
+    for (set, names) in [
+        (r#"deniedCidrs=["10.244.0.0"]"#, "deniedCidrs"),
+        (r#"onlyCidrs=["lab"]"#, "onlyCidrs"),
+        (r#"allowedPorts=["http"]"#, "allowedPorts"),
+        (r"allowedPorts=[65536]", "allowedPorts"),
+    ] {
+        let said = with(set);
+        assert!(said.contains(names), "{said}");
+    }
+}
+
 /// Every object that the chart can make is one that the API server takes, field by field.
 #[test]
 fn every_rendered_object_is_valid() {

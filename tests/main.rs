@@ -5,6 +5,7 @@
 #![allow(clippy::needless_pass_by_value)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unwrap_in_result)]
 
+mod address_policy;
 mod agent_guide;
 mod api;
 mod apiserver_faults;

@@ -4,6 +4,7 @@ pub mod api_failure;
 pub mod context;
 pub mod event_queue;
 mod listing;
+pub mod own_addresses;
 pub mod plugin;
 pub mod server;
 pub mod status_writer;

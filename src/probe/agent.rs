@@ -63,7 +63,7 @@ impl Prober {
             body_max: BODY_MAX,
             last: true,
         };
-        let answer = self.clients.get(request, &self.policy).await?;
+        let answer = self.clients.get(request).await?;
         match answer.status {
             // For an agent a missing path is a wrong port or endpoint.
             404 | 405 => Err(Failure::InvalidResponse),

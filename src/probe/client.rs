@@ -2,7 +2,11 @@
 //!
 //! Deadlines are the caller's: every call here runs inside one `timeout_at` that covers a whole poll.
 
-use super::{address::AddressPolicy, failure::Failure, resolve::CheckedResolver};
+use super::{
+    address::{AddressPolicy, SharedPolicy},
+    failure::Failure,
+    resolve::CheckedResolver,
+};
 use crate::api::endpoint::Endpoint;
 use k8s_openapi::jiff::{Timestamp, fmt::rfc2822};
 use reqwest::{
@@ -42,6 +46,7 @@ pub enum Lane {
 pub struct HttpClients {
     verified: [Client; 2],
     unverified: [Client; 2],
+    policy: Arc<SharedPolicy>,
 }
 
 /// What of an answer is used.
@@ -73,7 +78,11 @@ pub struct Request<'a> {
 pub struct ClientError(#[from] reqwest::Error);
 
 impl HttpClients {
-    pub fn new(resolver: &CheckedResolver, tls: &rustls::ClientConfig) -> Result<Self, ClientError> {
+    pub fn new(
+        resolver: &CheckedResolver,
+        policy: Arc<SharedPolicy>,
+        tls: &rustls::ClientConfig,
+    ) -> Result<Self, ClientError> {
         let build = |lane: Lane, verify: bool| {
             let mut builder = Client::builder()
                 .tls_backend_preconfigured(tls.clone())
@@ -96,12 +105,13 @@ impl HttpClients {
         Ok(Self {
             verified: [build(Lane::Healthy, true)?, build(Lane::Suspect, true)?],
             unverified: [build(Lane::Healthy, false)?, build(Lane::Suspect, false)?],
+            policy,
         })
     }
 
     /// One GET. Any status is an answer; what is not an answer at all is a [`Failure`].
-    pub async fn get(&self, request: Request<'_>, policy: &AddressPolicy) -> Result<Answer, Failure> {
-        let url = checked_url(request.endpoint, request.path, policy)?;
+    pub async fn get(&self, request: Request<'_>) -> Result<Answer, Failure> {
+        let url = checked_url(request.endpoint, request.path, &self.policy.get())?;
         let clients = if request.insecure_skip_verify { &self.unverified } else { &self.verified };
         let mut builder = clients[request.lane as usize].get(url).header(ACCEPT_ENCODING, "identity");
         if let Some(host) = request.host_header {
@@ -147,7 +157,8 @@ impl Answer {
     }
 }
 
-/// Literals never reach the resolver, so they are checked here.
+/// Literals never reach the resolver, and no port does, so they are checked here: as the client will read them, which
+/// is the URL and not the endpoint.
 fn checked_url(endpoint: &Endpoint, path: &str, policy: &AddressPolicy) -> Result<Url, Failure> {
     let url = Url::parse(&format!("{endpoint}{path}")).map_err(|_| Failure::InvalidResponse)?;
     let literal = match url.host() {
@@ -156,8 +167,9 @@ fn checked_url(endpoint: &Endpoint, path: &str, policy: &AddressPolicy) -> Resul
         _ => None,
     };
     if let Some(address) = literal {
-        policy.check(address).map_err(|_| Failure::AddressNotAllowed)?;
+        policy.check(address)?;
     }
+    policy.check_port(url.port_or_known_default().unwrap_or_default())?;
     Ok(url)
 }
 
@@ -198,7 +210,14 @@ mod tests {
 
     #[test]
     fn literals_are_checked_before_the_client_sees_them() {
-        let endpoint = Endpoint::parse("127.0.0.1:1").unwrap();
-        assert_eq!(checked_url(&endpoint, "/", &AddressPolicy::default()), Err(Failure::AddressNotAllowed));
+        let check = |host| {
+            checked_url(&Endpoint::parse(host).unwrap(), "/", &AddressPolicy::default())
+                .map(|url| url.to_string())
+        };
+        assert_eq!(check("127.0.0.1:8080"), Err(Failure::AddressNotAllowed));
+        assert_eq!(check("192.168.1.1:22"), Err(Failure::PortNotAllowed));
+        assert_eq!(check("gpu1.lab:6443"), Err(Failure::PortNotAllowed));
+        assert_eq!(check("http://192.168.1.1"), Ok("http://192.168.1.1/".into()));
+        assert_eq!(check("https://gpu1.lab"), Ok("https://gpu1.lab/".into()));
     }
 }

@@ -8,6 +8,8 @@ use std::{error::Error, io};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Failure {
     AddressNotAllowed,
+    /// Another text under the same reason: to the user both are the policy, but what to change is another flag.
+    PortNotAllowed,
     DnsFailed,
     ConnectionRefused,
     Timeout,
@@ -22,8 +24,9 @@ pub enum Failure {
 }
 
 impl Failure {
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AddressNotAllowed,
+        Self::PortNotAllowed,
         Self::DnsFailed,
         Self::ConnectionRefused,
         Self::Timeout,
@@ -40,7 +43,7 @@ impl Failure {
     /// The reason as it stands in conditions and metrics.
     pub fn reason(self) -> &'static str {
         match self {
-            Self::AddressNotAllowed => "AddressNotAllowed",
+            Self::AddressNotAllowed | Self::PortNotAllowed => "AddressNotAllowed",
             Self::DnsFailed => "DNSFailed",
             Self::ConnectionRefused => "ConnectionRefused",
             Self::Timeout => "Timeout",
@@ -59,6 +62,9 @@ impl Failure {
     pub fn text(self) -> &'static str {
         match self {
             Self::AddressNotAllowed => "the operator's address policy refuses where the name leads to",
+            Self::PortNotAllowed => {
+                "the port is not one of those that the operator may dial (--allowed-ports)"
+            }
             Self::DnsFailed => "the host name cannot be resolved",
             Self::ConnectionRefused => {
                 "the connection was refused or reset; is the server running and listening on this address?"
@@ -102,6 +108,17 @@ impl Failure {
         Self::ALL.into_iter().find(|failure| failure.reason() == reason)
     }
 
+    /// From reason and text, as they stand in a report. The text of another version counts as the first of its reason.
+    pub fn from_report(reason: &str, text: Option<&str>) -> Option<Self> {
+        let mut same = Self::ALL.into_iter().filter(|failure| failure.reason() == reason);
+        same.clone().find(|failure| text == Some(failure.text())).or_else(|| same.next())
+    }
+
+    /// Whether nothing was dialled because the address policy refuses it.
+    pub fn is_refusal(self) -> bool {
+        matches!(self, Self::AddressNotAllowed | Self::PortNotAllowed)
+    }
+
     /// Whether asking again cannot help before somebody changes something.
     pub fn is_permanent(self) -> bool {
         matches!(self, Self::Unauthorized | Self::HostRejected | Self::NotOllama)
@@ -139,13 +156,22 @@ impl Failure {
     }
 }
 
+impl From<AddressNotAllowed> for Failure {
+    fn from(refused: AddressNotAllowed) -> Self {
+        match refused {
+            AddressNotAllowed::Address => Self::AddressNotAllowed,
+            AddressNotAllowed::Port => Self::PortNotAllowed,
+        }
+    }
+}
+
 fn wrapped(error: &io::Error) -> Option<&(dyn Error + 'static)> {
     error.get_ref().map(|inner| inner as &(dyn Error + 'static))
 }
 
 fn classify(error: &(dyn Error + 'static)) -> Option<Failure> {
-    if error.is::<AddressNotAllowed>() {
-        return Some(Failure::AddressNotAllowed);
+    if let Some(refused) = error.downcast_ref::<AddressNotAllowed>() {
+        return Some((*refused).into());
     }
     if error.is::<LookupFailed>() {
         return Some(Failure::DnsFailed);
@@ -184,9 +210,12 @@ mod tests {
     use rstest::rstest;
 
     #[test]
-    fn every_reason_leads_back_to_its_class() {
+    fn every_report_leads_back_to_its_class() {
         for failure in Failure::ALL {
-            assert_eq!(Failure::from_reason(failure.reason()), Some(failure));
+            assert_eq!(Failure::from_report(failure.reason(), Some(failure.text())), Some(failure));
+            let by_reason = Failure::from_reason(failure.reason()).unwrap();
+            assert_eq!(by_reason.reason(), failure.reason());
+            assert_eq!(Failure::from_report(failure.reason(), Some("other words")), Some(by_reason));
         }
     }
 

@@ -24,19 +24,23 @@ pub use agent::{AgentAnswer, AgentTarget};
 pub use client::{ClientError, Lane};
 pub use failure::Failure;
 pub use limits::Owner;
+pub use resolve::NameServers;
 
 use crate::{
     api::{endpoint::Endpoint, ollama_server::BackendType},
     metrics::Metrics,
 };
-use address::AddressPolicy;
+use address::{AddressPolicy, SharedPolicy};
 use client::{Answer, BODY_MAX, HttpClients, Request};
 use limits::{Limits, Share};
 use report::HostReport;
 use reqwest::header::HeaderValue;
 use resolve::{CheckedResolver, ResolveError};
 use std::{net::IpAddr, sync::Arc, time::Duration};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout, timeout_at},
+};
 
 /// Longest wait for a turn and a slot, whatever the interval: a poll that has not begun by then is skipped.
 const PATIENCE_MAX: Duration = Duration::from_secs(30);
@@ -84,21 +88,30 @@ pub enum HostOutcome {
 pub struct Prober {
     clients: HttpClients,
     resolver: CheckedResolver,
-    policy: Arc<AddressPolicy>,
+    policy: Arc<SharedPolicy>,
     limits: Limits,
     metrics: Arc<Metrics>,
 }
 
 impl Prober {
-    pub fn new(policy: AddressPolicy, metrics: Arc<Metrics>) -> Result<Self, ClientError> {
-        let policy = Arc::new(policy);
-        let resolver = CheckedResolver::new(Arc::clone(&policy));
-        let clients = HttpClients::new(&resolver, &tls::verified())?;
+    pub fn new(
+        policy: Arc<SharedPolicy>,
+        servers: NameServers,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, ClientError> {
+        let resolver = CheckedResolver::new(Arc::clone(&policy), servers);
+        let clients = HttpClients::new(&resolver, Arc::clone(&policy), &tls::verified())?;
         Ok(Self { clients, resolver, policy, limits: Limits::default(), metrics })
     }
 
-    pub fn policy(&self) -> &AddressPolicy {
-        &self.policy
+    /// The address policy of now.
+    pub fn policy(&self) -> Arc<AddressPolicy> {
+        self.policy.get()
+    }
+
+    /// Tells when the address policy is another.
+    pub fn policy_changes(&self) -> watch::Receiver<()> {
+        self.policy.changes()
     }
 
     /// Polls one host. Waiting for a slot and for the turn does not count against the host's deadline.
@@ -135,9 +148,11 @@ impl Prober {
     }
 
     async fn address_of(&self, endpoint: &Endpoint) -> Result<IpAddr, Failure> {
+        // Before the lookup: the name of what must not be dialled is nobody's business.
+        self.policy.get().check_port(endpoint.port)?;
         match self.resolver.resolve(&endpoint.host).await {
             Ok(addresses) => addresses.first().copied().ok_or(Failure::DnsFailed),
-            Err(ResolveError::NotAllowed(_)) => Err(Failure::AddressNotAllowed),
+            Err(ResolveError::NotAllowed(refused)) => Err(refused.into()),
             Err(ResolveError::Lookup(_)) => Err(Failure::DnsFailed),
         }
     }
@@ -163,7 +178,7 @@ impl Ask<'_> {
             last,
         };
         let started = Instant::now();
-        let answer = self.prober.clients.get(request, &self.prober.policy);
+        let answer = self.prober.clients.get(request);
         let answer = timeout_at(self.deadline, answer).await.unwrap_or(Err(Failure::Timeout));
         self.prober.metrics.request_took(call(path), started.elapsed());
         answer

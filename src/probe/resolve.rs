@@ -1,9 +1,14 @@
 //! Names into addresses that may be dialled. Every answer is checked, here and nowhere else, each time that a
 //! connection is made, so that a name cannot change its mind between the check and the dial.
 
-use super::address::{AddressNotAllowed, AddressPolicy};
+use super::address::{AddressNotAllowed, SharedPolicy};
 use crate::api::endpoint::Host;
-use hickory_resolver::{Resolver, TokioResolver, net::runtime::TokioRuntimeProvider, proto::rr::Name};
+use hickory_resolver::{
+    Resolver, TokioResolver,
+    config::{ConnectionConfig, NameServerConfig, ResolverConfig},
+    net::runtime::TokioRuntimeProvider,
+    proto::rr::Name,
+};
 use reqwest::dns::{Addrs, Name as ClientName, Resolve, Resolving};
 use std::{
     error::Error,
@@ -36,18 +41,38 @@ pub enum ResolveError {
     Lookup(#[from] LookupFailed),
 }
 
+/// Who is asked about names.
+#[derive(Clone, Copy, Debug)]
+pub enum NameServers {
+    /// Those of the system's configuration, with its search domains and hosts file.
+    System,
+    /// One, over UDP: what a test answers by hand.
+    One(SocketAddr),
+}
+
 /// Looks names up and lets only allowed addresses through. Cheap to clone.
 #[derive(Clone)]
 pub struct CheckedResolver {
     inner: Option<Arc<TokioResolver>>,
-    policy: Arc<AddressPolicy>,
+    policy: Arc<SharedPolicy>,
 }
 
 impl CheckedResolver {
-    /// Reads the system's resolver configuration. Without one (a container image with nothing in it), names fail and
-    /// literal addresses still work.
-    pub fn new(policy: Arc<AddressPolicy>) -> Self {
-        let inner = Resolver::builder(TokioRuntimeProvider::default()).and_then(|mut builder| {
+    /// Without a usable configuration (a container image with nothing in it), names fail and literal addresses still
+    /// work.
+    pub fn new(policy: Arc<SharedPolicy>, servers: NameServers) -> Self {
+        let provider = TokioRuntimeProvider::default();
+        let builder = match servers {
+            NameServers::System => Resolver::builder(provider),
+            NameServers::One(address) => {
+                let mut udp = ConnectionConfig::udp();
+                udp.port = address.port();
+                let server = NameServerConfig::new(address.ip(), true, vec![udp]);
+                let config = ResolverConfig::from_name_servers(vec![server]);
+                Ok(Resolver::builder_with_config(config, provider))
+            }
+        };
+        let inner = builder.and_then(|mut builder| {
             let options = builder.options_mut();
             options.timeout = LOOKUP_TIMEOUT;
             options.attempts = 1;
@@ -66,7 +91,7 @@ impl CheckedResolver {
     pub async fn resolve(&self, host: &Host) -> Result<Vec<IpAddr>, ResolveError> {
         match host {
             Host::Ip(address) => {
-                self.policy.check(*address)?;
+                self.policy.get().check(*address)?;
                 Ok(vec![*address])
             }
             Host::Name(name) => self.lookup(name).await,
@@ -74,21 +99,22 @@ impl CheckedResolver {
     }
 
     async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
-        AddressPolicy::check_name(name)?;
+        self.policy.get().check_name(name)?;
         let resolver = self.inner.as_ref().ok_or(LookupFailed)?;
         let mut query = Name::from_utf8(name).map_err(|_| LookupFailed)?;
         // `gpu1.lab` is meant as written; a cluster's search domains would first ask for gpu1.lab.default.svc….
         // A single label, such as `gpu1`, does go through them: that is how a LAN's own names work.
         query.set_fqdn(name.contains('.'));
         let answer = tokio::time::timeout(LOOKUP_TIMEOUT, resolver.lookup_ip(query)).await;
-        let addresses: Vec<IpAddr> =
-            answer.map_err(|_| LookupFailed)?.map_err(|_| LookupFailed)?.iter().take(ADDRESSES_MAX).collect();
+        let mut addresses: Vec<IpAddr> =
+            answer.map_err(|_| LookupFailed)?.map_err(|_| LookupFailed)?.iter().collect();
         if addresses.is_empty() {
             return Err(LookupFailed.into());
         }
-        for address in &addresses {
-            self.policy.check(*address)?;
-        }
+        // The policy of now, not of before the lookup, and all answers, not only those that will be tried.
+        let policy = self.policy.get();
+        addresses.iter().try_for_each(|address| policy.check(*address))?;
+        addresses.truncate(ADDRESSES_MAX);
         Ok(addresses)
     }
 }

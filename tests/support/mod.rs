@@ -17,7 +17,9 @@
 pub mod agent;
 pub mod binaries;
 pub mod child;
+pub mod connects;
 pub mod control_plane;
+pub mod dns;
 pub mod fleet;
 pub mod http;
 pub mod metrics;
@@ -29,7 +31,9 @@ pub mod wait;
 pub mod writes;
 
 pub use agent::Agent;
+pub use connects::Connects;
 pub use control_plane::ControlPlane;
+pub use dns::Dns;
 pub use fleet::Fleet;
 pub use metrics::metric_value;
 pub use namespace::Namespace;

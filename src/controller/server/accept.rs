@@ -3,11 +3,11 @@
 use crate::{
     api::{
         duration,
-        endpoint::{Endpoint, Host},
+        endpoint::Endpoint,
         ollama_server::{BackendType, OllamaServerSpec},
     },
     args::PollArgs,
-    probe::address::AddressPolicy,
+    probe::{Failure, address::AddressPolicy},
 };
 use k8s_openapi::jiff::Timestamp;
 use reqwest::header::HeaderValue;
@@ -32,6 +32,14 @@ pub struct Accepted {
     pub notes: Vec<&'static str>,
 }
 
+impl Accepted {
+    /// Who is asked, and how: whoever changes any of it waits for the answer.
+    pub fn way(&self) -> (Endpoint, BackendType, Option<HeaderValue>, bool) {
+        let Self { endpoint, backend, host_header, insecure_skip_verify, .. } = self;
+        (endpoint.clone(), *backend, host_header.clone(), *insecure_skip_verify)
+    }
+}
+
 /// A spec that cannot be acted on before somebody changes something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rejected {
@@ -52,13 +60,9 @@ pub fn accept(
     policy: &AddressPolicy,
 ) -> Result<Accepted, Rejected> {
     let endpoint = Endpoint::parse(&spec.host).map_err(|error| Rejected::invalid(error.to_string()))?;
-    let allowed = match &endpoint.host {
-        Host::Ip(address) => policy.check(*address),
-        Host::Name(name) => AddressPolicy::check_name(name),
-    };
-    allowed.map_err(|error| Rejected {
-        reason: "AddressNotAllowed",
-        message: format!("{error} by the operator's address policy"),
+    policy.check_endpoint(&endpoint).map_err(|refused| Rejected {
+        reason: Failure::from(refused).reason(),
+        message: refused.to_string(),
     })?;
     if spec.backend_type == BackendType::Plugin {
         return Err(Rejected {
@@ -173,6 +177,9 @@ mod tests {
     #[rstest]
     #[case::metadata(json!({"host": "169.254.169.254"}), "AddressNotAllowed")]
     #[case::loopback(json!({"host": "127.0.0.1"}), "AddressNotAllowed")]
+    #[case::port(json!({"host": "192.168.1.1:22"}), "AddressNotAllowed")]
+    #[case::port_of_a_name(json!({"host": "gpu1.lab:6443"}), "AddressNotAllowed")]
+    #[case::local_name(json!({"host": "a.localhost"}), "AddressNotAllowed")]
     #[case::metadata_name(json!({"host": "metadata.google.internal"}), "AddressNotAllowed")]
     #[case::numeric_name(json!({"host": "127.1"}), "InvalidSpec")]
     #[case::secret(json!({"host": "192.168.1.1", "secretRef": {"name": "s"}}), "InvalidSpec")]

@@ -1,7 +1,9 @@
 //! When a server is polled: on a slot of its own that follows from its UID, so that a restart of the operator neither
 //! bunches nor shifts the polls of a fleet. Pure.
 
+use k8s_openapi::jiff::Timestamp;
 use std::{hash::Hasher, time::Duration};
+use tokio::time::Instant;
 
 /// Status is confirmed at least this often, so that "older than 10 minutes" means stale.
 pub const HEARTBEAT: Duration = Duration::from_mins(5);
@@ -49,6 +51,22 @@ impl Phase {
         let spread = u64::try_from(HEARTBEAT_SPREAD.as_millis()).unwrap_or(1);
         HEARTBEAT + Duration::from_millis((self.0 >> 16) % spread)
     }
+}
+
+/// When what is due for one server.
+#[derive(Default)]
+pub struct Timing {
+    /// The next slot, and when that is; `None`: not polled at all.
+    pub slot: Option<(u64, Instant)>,
+    /// The slot that was used last.
+    pub used_slot: Option<u64>,
+    /// A poll before the next slot.
+    pub at_once: Option<Instant>,
+    /// The host has not been asked since it became this one, or since it may be asked again.
+    pub unasked: bool,
+    pub last_models: Option<Instant>,
+    pub last_requested: Option<Instant>,
+    pub last_poll: Option<Timestamp>,
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use super::{
     live::Place,
     observe::{Asked, Round, host_target},
     publish::Publisher,
-    schedule::Phase,
+    schedule::{Phase, Timing},
 };
 use crate::{
-    api::{OllamaServer, REQUESTED_AT, REQUESTED_AT_MAX, endpoint::Endpoint, ollama_server::BackendType},
+    api::{OllamaServer, REQUESTED_AT, REQUESTED_AT_MAX},
     controller::{
         context::Context,
         plugin::index::{ActivePlugin, PluginIndex},
@@ -20,7 +20,6 @@ use crate::{
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
-use reqwest::header::HeaderValue;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::watch,
@@ -39,6 +38,7 @@ pub struct ServerTask {
     context: Arc<Context>,
     object: watch::Receiver<Arc<OllamaServer>>,
     plugins: watch::Receiver<Arc<PluginIndex>>,
+    policy_changes: watch::Receiver<()>,
     phase: Phase,
     /// Whose turn it is where several objects name one address.
     owner: Owner,
@@ -55,21 +55,6 @@ pub struct ServerTask {
     timing: Timing,
 }
 
-/// When what is due.
-struct Timing {
-    /// The next slot, and when that is; `None`: not polled at all.
-    slot: Option<(u64, Instant)>,
-    /// The slot that was used last.
-    used_slot: Option<u64>,
-    /// A poll before the next slot.
-    at_once: Option<Instant>,
-    /// The host has not been asked since it became this one, or since it may be asked again.
-    unasked: bool,
-    last_models: Option<Instant>,
-    last_requested: Option<Instant>,
-    last_poll: Option<Timestamp>,
-}
-
 impl ServerTask {
     pub fn new(
         context: Arc<Context>,
@@ -79,7 +64,9 @@ impl ServerTask {
         memory: Memory,
     ) -> Self {
         let current = Arc::clone(&object.borrow());
-        let acceptance = accept(&current.spec, &context.poll, context.prober.policy());
+        // Subscribed first: a change in between is judged twice rather than not at all.
+        let policy_changes = context.prober.policy_changes();
+        let acceptance = accept(&current.spec, &context.poll, &context.prober.policy());
         let plugins = context.plugins.subscribe();
         let uid = current.uid().unwrap_or_default();
         let phase = Phase::of(&uid);
@@ -87,6 +74,7 @@ impl ServerTask {
         Self {
             object,
             plugins,
+            policy_changes,
             phase,
             memory,
             publisher,
@@ -97,15 +85,7 @@ impl ServerTask {
             round: Round::default(),
             agents: AgentRound::new(Arc::clone(&owner)),
             owner,
-            timing: Timing {
-                slot: None,
-                used_slot: None,
-                at_once: None,
-                unasked: false,
-                last_models: None,
-                last_requested: None,
-                last_poll: None,
-            },
+            timing: Timing::default(),
             current,
             context,
         }
@@ -137,6 +117,7 @@ impl ServerTask {
                     self.on_object();
                 }
                 Ok(()) = self.plugins.changed() => self.on_plugins(),
+                Ok(()) = self.policy_changes.changed() => self.on_policy(),
                 outcome = self.round.finished(&self.context.metrics) => self.on_host(outcome),
                 observation = self.agents.next(&self.context.metrics) => {
                     self.round.agent_answered(observation);
@@ -177,12 +158,12 @@ impl ServerTask {
                 }
             }
         }
-        let old_way = self.acceptance.as_ref().ok().map(way);
+        let old_way = self.acceptance.as_ref().ok().map(Accepted::way);
         self.current = object;
         if spec_changed || new_generation {
-            self.acceptance = accept(&self.current.spec, &self.context.poll, self.context.prober.policy());
+            self.acceptance = self.accept();
         }
-        let moved = old_way != self.acceptance.as_ref().ok().map(way);
+        let moved = old_way != self.acceptance.as_ref().ok().map(Accepted::way);
         if moved || !self.is_polled() {
             // What is still under way was asked of another host or in another way, or must not be asked any more.
             self.round = Round::default();
@@ -214,6 +195,26 @@ impl ServerTask {
         if changed && (!self.is_polled() || self.selected.len() < before) {
             self.assess(Observation::None, None);
         }
+    }
+
+    fn accept(&self) -> Result<Accepted, Rejected> {
+        accept(&self.current.spec, &self.context.poll, &self.context.prober.policy())
+    }
+
+    /// The operator's address policy is another, and what was accepted may be refused now, or the other way round.
+    fn on_policy(&mut self) {
+        let acceptance = self.accept();
+        if acceptance == self.acceptance {
+            return;
+        }
+        self.acceptance = acceptance;
+        self.round = Round::default();
+        self.agents.abandon();
+        self.timing.last_models = None;
+        self.assess(Observation::None, None);
+        self.plan_slot();
+        self.timing.unasked = true;
+        self.ask_at_once();
     }
 
     /// Whether other plugins, or other rules of theirs, apply than before.
@@ -399,8 +400,6 @@ impl ServerTask {
     }
 }
 
-/// Who is asked, and how: whoever changes any of it waits for the answer.
-fn way(accepted: &Accepted) -> (Endpoint, BackendType, Option<HeaderValue>, bool) {
-    let Accepted { endpoint, backend, host_header, insecure_skip_verify, .. } = accepted;
-    (endpoint.clone(), *backend, host_header.clone(), *insecure_skip_verify)
-}
+#[cfg(test)]
+#[path = "task_tests.rs"]
+mod tests;

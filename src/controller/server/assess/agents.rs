@@ -136,7 +136,10 @@ impl AgentMemory {
                     state,
                     // An agent that went with its host was not told of.
                     announced: state == State::Error && host_was_up,
-                    failure: report.reason.as_deref().and_then(Failure::from_reason),
+                    failure: report
+                        .reason
+                        .as_deref()
+                        .and_then(|reason| Failure::from_report(reason, report.message.as_deref())),
                     last_success: report.last_success_time.clone(),
                     values: Arc::new(report.values.clone()),
                     rules: rules::from_status(status, report),

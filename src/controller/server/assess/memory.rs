@@ -6,6 +6,7 @@ use crate::{
     api::{OllamaServerStatus, condition},
     controller::server::live::AgentSnapshot,
     plugins::readings::Readings,
+    probe::Failure,
 };
 use k8s_openapi::jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
@@ -24,8 +25,8 @@ pub struct Memory {
     pub(super) agents: BTreeMap<String, AgentMemory>,
     /// The host's last turn never came: no slot was free, or others kept asking the same address.
     pub(super) skipped: bool,
-    /// The last lookup of the host's name led to a refused address.
-    pub(super) refused: bool,
+    /// The address policy refused the last poll: as a rule because the host's name led to a refused address.
+    pub(super) refused: Option<Failure>,
     /// When the machine started, as of the last time that the host was up; it outlives the readings.
     pub(super) boot_time: Option<Timestamp>,
     /// All readings at full precision, for metrics.
@@ -49,7 +50,7 @@ impl Memory {
                 .unwrap_or_default(),
             pressures: Pressures::from_conditions(&status.conditions),
             agents: AgentMemory::from_status(&status),
-            refused: false,
+            refused: None,
             skipped: false,
             boot_time: seed.as_ref().and_then(|seed| seed.boot_time),
             readings: seed.clone().unwrap_or_default(),

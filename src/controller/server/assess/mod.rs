@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     api::{REQUESTED_AT_MAX, condition, endpoint::Endpoint, ollama_server::OllamaServerSpec},
-    probe::{Failure, HostOutcome, text::clean},
+    probe::{HostOutcome, text::clean},
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use std::collections::BTreeMap;
@@ -98,11 +98,13 @@ pub fn assess(
     // Models in memory, agents and rules may need more room than when the models on disk were listed.
     let more = rules::bytes(&memory, subject.plugins);
     inventory::make_room(&mut memory, more);
-    let refusal = Err(Rejected {
-        reason: Failure::AddressNotAllowed.reason(),
-        message: Failure::AddressNotAllowed.text().to_owned(),
-    });
-    let subject = if memory.refused { Subject { acceptance: &refusal, ..subject } } else { subject };
+    let refusal = memory
+        .refused
+        .map(|refused| Err(Rejected { reason: refused.reason(), message: refused.text().to_owned() }));
+    let subject = match &refusal {
+        Some(refusal) if subject.acceptance.is_ok() => Subject { acceptance: refusal, ..subject },
+        _ => subject,
+    };
     if was_in_maintenance && !in_maintenance && memory.reach.is_down() {
         transitions.retain(|transition| !matches!(transition, Transition::ServerOffline(_)));
         transitions.push(Transition::ServerOffline(memory.reach.failure()));
@@ -156,11 +158,11 @@ fn adopt(memory: &mut Memory, subject: Subject<'_>) {
 /// A name that leads to a refused address is a spec that cannot be accepted, found out late.
 fn note_refusal(memory: &mut Memory, host: &HostOutcome) {
     memory.refused = match host {
-        HostOutcome::Failed(failure) => *failure == Failure::AddressNotAllowed,
-        HostOutcome::Online(_) => false,
+        HostOutcome::Failed(failure) => Some(*failure).filter(|failure| failure.is_refusal()),
+        HostOutcome::Online(_) => None,
         HostOutcome::Skipped => memory.refused,
     };
-    if memory.refused {
+    if memory.refused.is_some() {
         memory.reach.forget();
     }
 }
@@ -174,7 +176,8 @@ fn observe_host(
     transitions: &mut Vec<Transition>,
 ) {
     match host {
-        HostOutcome::Skipped | HostOutcome::Failed(Failure::AddressNotAllowed) => {}
+        HostOutcome::Skipped => {}
+        HostOutcome::Failed(failure) if failure.is_refusal() => {}
         HostOutcome::Online(report) => {
             memory.status_mut().last_online_time = Some(now.clone());
             inventory::observe(memory, report, transitions);
