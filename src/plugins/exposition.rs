@@ -72,12 +72,13 @@ fn lookups<'a>(wanted: &[Wanted<'a>]) -> HashMap<&'a str, Vec<Lookup<'a>>> {
             .partition(|(_, value)| value.is_empty());
         let labels = [present, absent].concat();
         let known = by_name.entry(wanted.name).or_default();
-        match known.iter_mut().find(|lookup| lookup.labels == labels && lookup.label == wanted.label) {
-            Some(lookup) => lookup.wanted_at.push(place),
-            None => {
-                let wanted_at = vec![place];
-                known.push(Lookup { labels, label: wanted.label, wanted_at, found: Vec::new() });
-            }
+        if let Some(lookup) =
+            known.iter_mut().find(|lookup| lookup.labels == labels && lookup.label == wanted.label)
+        {
+            lookup.wanted_at.push(place);
+        } else {
+            let wanted_at = vec![place];
+            known.push(Lookup { labels, label: wanted.label, wanted_at, found: Vec::new() });
         }
     }
     by_name

@@ -58,7 +58,7 @@ fn the_older_source_wins_whatever_the_names() {
 #[test]
 fn what_a_full_server_is_not_asked_for_is_counted() {
     let named = |n: usize| format!("p{n:03}");
-    let mut plugins: Vec<_> = (0..PLUGINS_MAX + 1).map(|n| plugin(&named(n), "all")).collect();
+    let mut plugins: Vec<_> = (0..=PLUGINS_MAX).map(|n| plugin(&named(n), "all")).collect();
     plugins.push(plugin("other", "none"));
     let full: Vec<Value> = (0..PLUGINS_MAX).map(|n| json!({"name": named(n), "state": "Active"})).collect();
     let servers = [
