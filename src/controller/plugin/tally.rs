@@ -6,16 +6,16 @@ use crate::{
         fleet_plugin::{Reading, ServerCounts},
         server_status::{PLUGINS_MAX, PluginReport},
     },
-    controller::server::{assess::EVALUATION_FAILED, live::Snapshot},
+    controller::server::{
+        assess::{EVALUATION_FAILED, TOO_MANY_CONDITIONS},
+        live::Snapshot,
+    },
 };
 use kube::core::SelectorExt;
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
-
-/// What a server's status says of a plugin some of whose rules have no condition.
-const TOO_MANY_CONDITIONS: &str = "TooManyConditions";
 
 /// How one plugin fares.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -30,7 +30,7 @@ const VALUES_BYTES_MAX: usize = 4 * 1024;
 /// Reason in the report of a plugin that answers, but one of whose expressions or rules cannot be computed.
 pub const EVALUATION_FAILED: &str = "EvaluationFailed";
 /// Reason in the report of a plugin that answers, but whose conditions have no room on this server.
-const TOO_MANY_CONDITIONS: &str = "TooManyConditions";
+pub const TOO_MANY_CONDITIONS: &str = "TooManyConditions";
 /// Longest message of a report.
 const MESSAGE_MAX: usize = 256;
 

@@ -13,7 +13,7 @@ mod significance;
 #[cfg(test)]
 mod tests;
 
-pub use agents::{AgentObservation, AgentPlan, EVALUATION_FAILED};
+pub use agents::{AgentObservation, AgentPlan, EVALUATION_FAILED, TOO_MANY_CONDITIONS};
 pub use memory::Memory;
 pub use significance::{Significance, significance};
 
