@@ -226,6 +226,21 @@ async fn a_plugin_keeps_its_own_interval() {
     assert!((polls / 3..=polls / 3 + 1).contains(&readings), "{readings} readings in {polls} polls");
 }
 
+/// A poll that somebody asks for reads the agents too, however long the interval is.
+#[tokio::test]
+async fn a_requested_poll_reads_the_agents_too() {
+    let scene = Scene::new(1).await;
+    scene.agents().await;
+    scene.server("a", 0, json!({"poll": {"interval": "12h"}})).await;
+    scene.until_read("a").await;
+    let read = async || scene.fleet.host_stats(0).await.count("agent:/metrics");
+    for request in ["first", "second"] {
+        let before = read().await;
+        scene.patch_metadata("a", json!({"annotations": {"ollama-fleet.io/requestedAt": request}})).await;
+        eventually(PATIENCE, "the agent is read again", async || read().await > before).await;
+    }
+}
+
 /// What the agent says stands in `status.machine`, in the units of Kubernetes, and in metrics.
 #[tokio::test]
 async fn readings_reach_the_status_and_metrics() {

@@ -397,11 +397,13 @@ async fn nothing_of_the_old_host_stands_under_the_new_one() {
     let told = scene.told("a").await;
     let writes = scene.writes().await;
     scene.patch_spec("a", json!({"host": scene.fleet.host(1)})).await;
-    scene.within(Duration::from_secs(2), "a", "Ready", "True", "Online").await;
-    eventually(Duration::from_secs(2), "the old host is let go", async || {
-        scene.fleet.host_stats(0).await.in_flight == 0
+    // Until the operator has seen the edit, Ready still speaks of the old host.
+    eventually(PATIENCE, "the new host is seen", async || {
+        scene.status("a").await.version.as_deref() == Some("0.2.0")
     })
     .await;
+    eventually(PATIENCE, "the old host is let go", async || scene.fleet.host_stats(0).await.in_flight == 0)
+        .await;
     scene.until("a", "PluginsHealthy", "True", "AllHealthy").await;
     let first = writes.writes("a").await.remove(0);
     assert_eq!(first.ready, "Unknown/Pending", "{first:?}");

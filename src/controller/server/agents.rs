@@ -64,11 +64,10 @@ impl AgentRound {
         for plugin in plugins {
             let Some(port) = plugin.port(&spec.plugin_ports) else { continue };
             let interval = plugin.effective_interval(accepted.interval);
-            // Slots are multiples of the server's interval apart, but for how late a poll begins.
-            let due = self
-                .asked_at
-                .get(&plugin.name)
-                .is_none_or(|last| now.duration_since(*last) + accepted.interval / 2 >= interval);
+            // Without an interval of its own it is asked at every poll, also at one that somebody asked for. Slots are
+            // multiples of the server's interval apart, but for how late a poll begins.
+            let last = self.asked_at.get(&plugin.name).filter(|_| plugin.interval.is_some());
+            let due = last.is_none_or(|last| now.duration_since(*last) + accepted.interval / 2 >= interval);
             if !due {
                 continue;
             }
