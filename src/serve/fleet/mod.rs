@@ -85,10 +85,7 @@ async fn plugins_of(
     path: InNamespace,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let caller = fleet.authorizer.identify(&headers).await?;
-    let namespace = namespace(path)?;
-    caller.require(&Kind::Plugins.list(Some(&namespace))).await?;
-    fleet.watched(&namespace)?;
+    let namespace = fleet.listable(Kind::Plugins, path, &headers).await?;
     fleet.write_plugins(&Namespaces::only(namespace))
 }
 
@@ -121,10 +118,7 @@ async fn servers_of(
     path: InNamespace,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let caller = fleet.authorizer.identify(&headers).await?;
-    let namespace = namespace(path)?;
-    caller.require(&Kind::Servers.list(Some(&namespace))).await?;
-    fleet.watched(&namespace)?;
+    let namespace = fleet.listable(Kind::Servers, path, &headers).await?;
     fleet.write_servers(&Namespaces::only(namespace))
 }
 
@@ -151,6 +145,20 @@ impl Fleet {
     fn plugins(&self) -> Result<Arc<ByName>, Problem> {
         self.is_complete()?;
         self.shown.installed.all().ok_or_else(not_ready)
+    }
+
+    /// The namespace of the path, if the caller may list this kind there and somebody looks at it.
+    async fn listable(
+        &self,
+        kind: Kind,
+        path: InNamespace,
+        headers: &HeaderMap,
+    ) -> Result<Arc<str>, Problem> {
+        let caller = self.authorizer.identify(headers).await?;
+        let namespace = namespace(path)?;
+        caller.require(&kind.list(Some(&namespace))).await?;
+        self.watched(&namespace)?;
+        Ok(namespace)
     }
 
     /// An empty answer about a namespace that nobody looks at would be a lie.

@@ -13,6 +13,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::SignedDuration,
 };
+use std::borrow::Borrow;
 
 /// Changes of Reachable within [`FLAPPING_WINDOW`] that make a server Flapping.
 const FLAPPING_CHANGES: usize = 4;
@@ -95,11 +96,14 @@ fn maintenance_message(subject: Subject<'_>) -> String {
 
 /// A mistyped key would leave a plugin on a port that its owner meant to change.
 fn unknown_ports(keys: &[String]) -> Option<String> {
-    let named: Vec<&str> = keys.iter().take(NAMED_MAX).map(String::as_str).collect();
-    let more = if keys.len() > NAMED_MAX { " and more" } else { "" };
-    (!named.is_empty()).then(|| {
-        format!("pluginPorts: no FleetPlugin of this namespace has the configKey {}{more}", named.join(", "))
-    })
+    (!keys.is_empty())
+        .then(|| format!("pluginPorts: no FleetPlugin of this namespace has the configKey {}", named(keys)))
+}
+
+/// The first of the names, and whether there are more.
+fn named(names: &[impl Borrow<str>]) -> String {
+    let more = if names.len() > NAMED_MAX { " and more" } else { "" };
+    format!("{}{more}", names[..names.len().min(NAMED_MAX)].join(", "))
 }
 
 fn plugins_healthy(builder: &mut Builder<'_>, memory: &Memory, subject: Subject<'_>) {
@@ -116,13 +120,11 @@ fn plugins_healthy(builder: &mut Builder<'_>, memory: &Memory, subject: Subject<
     failing.sort_unstable();
     let all_active = asked.iter().all(|plan| known(&plan.name).is_some_and(AgentMemory::is_active));
     if !failing.is_empty() {
-        let more = if failing.len() > NAMED_MAX { " and more" } else { "" };
-        failing.truncate(NAMED_MAX);
         builder.set(
             PLUGINS_HEALTHY,
             Truth::False,
             "PluginFailed",
-            format!("not working: {}{more}", failing.join(", ")),
+            format!("not working: {}", named(&failing)),
         );
     } else if all_active {
         builder.set(PLUGINS_HEALTHY, Truth::True, "AllHealthy", "every plugin answers");

@@ -187,14 +187,13 @@ fn same_judgement(new: &PluginReport, old: &PluginReport) -> bool {
     new.reason == old.reason && new.message == old.message && new.active_rules == old.active_rules
 }
 
+/// The conditions that rules have made; conditions are sorted by type.
 fn same_rules(old: &[Condition], new: &[Condition]) -> bool {
-    let rules = |conditions: &[Condition]| -> Vec<(String, String, String, String)> {
+    fn told(conditions: &[Condition]) -> impl Iterator<Item = [&str; 4]> {
         let rules = conditions.iter().filter(|condition| rules::is_rule(condition));
-        rules
-            .map(|rule| (rule.type_.clone(), rule.status.clone(), rule.reason.clone(), rule.message.clone()))
-            .collect()
-    };
-    rules(old) == rules(new)
+        rules.map(|rule| [&rule.type_, &rule.status, &rule.reason, &rule.message].map(String::as_str))
+    }
+    told(old).eq(told(new))
 }
 
 fn same_machine(new: Option<&Machine>, old: Option<&Machine>) -> bool {
