@@ -22,6 +22,7 @@ use ollama_fleet_operator::{
         address::{AddressPolicy, SharedPolicy, parse_cidr},
         report::{HostReport, Part},
     },
+    runtime::Leadership,
 };
 use serde_json::json;
 use spellings::{ANSWERS, SPELLINGS};
@@ -71,7 +72,7 @@ fn open(allowed: &[&str]) -> AddressPolicy {
 
 fn prober(policy: &Arc<SharedPolicy>, dns: &Dns) -> Prober {
     http::install_provider();
-    let metrics = Metrics::new(&Live::default(), 0);
+    let metrics = Metrics::new(&Live::default(), 0, &Leadership::always());
     Prober::new(Arc::clone(policy), NameServers::One(dns.address), metrics).unwrap()
 }
 
