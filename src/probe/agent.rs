@@ -53,12 +53,12 @@ impl Prober {
         };
         let (turn, slot) = timeout(target.patience.min(PATIENCE_MAX), waiting).await.ok()??;
         let deadline = Instant::now() + target.timeout;
-        let result = timeout_at(deadline, self.read(target)).await.unwrap_or(Err(Failure::Timeout));
+        let result = self.read(target, deadline).await;
         drop((turn, slot));
         Some(result)
     }
 
-    async fn read(&self, target: &AgentTarget) -> Result<AgentAnswer, Failure> {
+    async fn read(&self, target: &AgentTarget, deadline: Instant) -> Result<AgentAnswer, Failure> {
         let request = Request {
             endpoint: &target.endpoint,
             path: &target.path,
@@ -67,6 +67,7 @@ impl Prober {
             authorization: target.authorization.as_ref(),
             tls: &target.tls,
             body_max: BODY_MAX,
+            deadline,
             last: true,
         };
         let answer = self.clients.get(request).await?;

@@ -1,24 +1,29 @@
 //! The one way to say GET to a host: no redirect, no proxy, no compression, a capped body, an address that was checked.
 //!
-//! Deadlines are the caller's: every call here runs inside one `timeout_at` that covers a whole poll.
+//! Deadlines are the caller's: one covers a whole poll, and every call here is over by it.
 
 use super::{
     address::{AddressPolicy, SharedPolicy},
+    clients::{Clients, HttpClient},
+    connect::{Attempt, Stage},
     failure::Failure,
     resolve::CheckedResolver,
-    tls::TlsSettings,
+    tls::{ClientConfigs, TlsSettings},
 };
-use crate::api::endpoint::Endpoint;
-use k8s_openapi::jiff::{Timestamp, fmt::rfc2822};
-use reqwest::{
-    Client, StatusCode, Url,
+use crate::api::endpoint::{Endpoint, Scheme};
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    Request as HttpRequest, StatusCode,
+    body::{Body, Bytes, Incoming},
     header::{
-        ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HOST, HeaderMap,
-        HeaderValue,
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HOST,
+        HeaderMap, HeaderValue, USER_AGENT,
     },
-    redirect,
 };
+use k8s_openapi::jiff::{Timestamp, fmt::rfc2822};
 use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout_at};
+use url::Url;
 
 /// Largest body that is read of anything but the list of models.
 pub const BODY_MAX: usize = 1 << 20;
@@ -26,13 +31,11 @@ pub const BODY_MAX: usize = 1 << 20;
 pub const MODELS_BODY_MAX: usize = 4 << 20;
 /// A healthy LAN connects within milliseconds; a host that has failed before gets no more than this.
 const SUSPECT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A poll closes its connection with its last request; what a failed poll left open goes after this.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Headers of one answer; Ollama and the known exporters send fewer than ten.
-const HEADERS_MAX: usize = 64;
+/// Of a 400: what a server says about TLS, it says at the begin.
+const COMPLAINT_MAX: usize = 1024;
 /// Longer ones tell nothing that the shorter do not.
 const CONTENT_TYPE_MAX: usize = 256;
-const USER_AGENT: &str = concat!("ollama-fleet-operator/", env!("CARGO_PKG_VERSION"));
+const AGENT: &str = concat!("ollama-fleet-operator/", env!("CARGO_PKG_VERSION"));
 
 /// Which client a request goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,8 +49,7 @@ pub enum Lane {
 /// The clients of all polls. Cheap to clone.
 #[derive(Clone)]
 pub struct HttpClients {
-    verified: [Client; 2],
-    unverified: [Client; 2],
+    clients: Clients,
     policy: Arc<SharedPolicy>,
 }
 
@@ -71,6 +73,8 @@ pub struct Request<'a> {
     pub authorization: Option<&'a HeaderValue>,
     pub tls: &'a TlsSettings,
     pub body_max: usize,
+    /// Connection, headers and body are here by then, or are not waited for.
+    pub deadline: Instant,
     /// The last request of a poll closes the connection, so that no idle ones pile up between polls.
     pub last: bool,
 }
@@ -78,78 +82,121 @@ pub struct Request<'a> {
 /// The clients could not be made; nothing works without them.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot make an HTTP client: {0}")]
-pub struct ClientError(#[from] reqwest::Error);
+pub struct ClientError(#[from] rustls::Error);
 
 impl HttpClients {
-    pub fn new(
-        resolver: &CheckedResolver,
-        policy: Arc<SharedPolicy>,
-        tls: &rustls::ClientConfig,
-    ) -> Result<Self, ClientError> {
-        let build = |lane: Lane, verify: bool| {
-            let mut builder = Client::builder()
-                .tls_backend_preconfigured(tls.clone())
-                .dns_resolver(Arc::new(resolver.clone()))
-                .redirect(redirect::Policy::none())
-                .no_proxy()
-                .http1_only()
-                .http1_max_headers(HEADERS_MAX)
-                .pool_max_idle_per_host(1)
-                .pool_idle_timeout(IDLE_TIMEOUT)
-                .user_agent(USER_AGENT);
-            if !verify {
-                builder = builder.tls_backend_preconfigured(super::tls::unverified(tls));
-            }
-            if lane == Lane::Suspect {
-                builder = builder.connect_timeout(SUSPECT_CONNECT_TIMEOUT);
-            }
-            builder.build()
-        };
-        Ok(Self {
-            verified: [build(Lane::Healthy, true)?, build(Lane::Suspect, true)?],
-            unverified: [build(Lane::Healthy, false)?, build(Lane::Suspect, false)?],
-            policy,
-        })
+    pub fn new(resolver: CheckedResolver, policy: Arc<SharedPolicy>) -> Result<Self, ClientError> {
+        Ok(Self { clients: Clients::new(resolver, ClientConfigs::new()?), policy })
     }
 
     /// One GET. Any status is an answer; what is not an answer at all is a [`Failure`].
     pub async fn get(&self, request: Request<'_>) -> Result<Answer, Failure> {
         let url = checked_url(request.endpoint, request.path, &self.policy.get())?;
-        let clients = if request.tls.skip_verify { &self.unverified } else { &self.verified };
-        let mut builder = clients[request.lane as usize].get(url).header(ACCEPT_ENCODING, "identity");
-        if let Some(host) = request.host_header {
-            builder = builder.header(HOST, host);
-        }
-        if let Some(authorization) = request.authorization {
-            builder = builder.header(AUTHORIZATION, authorization);
-        }
-        if request.last {
-            builder = builder.header(CONNECTION, "close");
-        }
-        let mut response = builder.send().await.map_err(|error| Failure::from_client(&error))?;
-        let status = response.status();
-        if is_encoded(response.headers()) {
-            return Err(Failure::InvalidResponse);
-        }
-        let date = date_of(response.headers());
-        let content_type = content_type_of(response.headers());
-        let announced = response.content_length().unwrap_or_default();
-        if announced > request.body_max as u64 {
+        let client = self.clients.get(request.tls);
+        let connect_timeout = (request.lane == Lane::Suspect).then_some(SUSPECT_CONNECT_TIMEOUT);
+        let attempt = Attempt::new(connect_timeout);
+        let asking = attempt.clone().scope(ask(&client, &url, &request));
+        let answer = timeout_at(request.deadline, asking).await.unwrap_or(Err(Failure::Timeout));
+        answer.map_err(|failure| {
+            let failure = in_the_light_of(&attempt, failure);
+            if request.tls.identity.is_none() { failure.without_identity() } else { failure }
+        })
+    }
+}
+
+async fn ask(client: &HttpClient, url: &Url, request: &Request<'_>) -> Result<Answer, Failure> {
+    let sent = client.request(http_request(url, request)?).await;
+    let response = sent.map_err(|error| Failure::from_client(&error))?;
+    let (head, mut body) = response.into_parts();
+    if is_encoded(&head.headers) {
+        return Err(Failure::InvalidResponse);
+    }
+    let success = head.status.is_success();
+    let wants_tls = head.status == StatusCode::BAD_REQUEST && request.endpoint.scheme == Scheme::Http;
+    let announced = body.size_hint().lower();
+    if announced > request.body_max as u64 {
+        return Err(Failure::ResponseTooLarge);
+    }
+    // An error's body is of no use, but for what it says about TLS: only its class is kept.
+    let body_max = if success { request.body_max } else { BODY_MAX };
+    let kept_max = match (success, wants_tls) {
+        (true, _) => body_max,
+        (false, true) => COMPLAINT_MAX,
+        (false, false) => 0,
+    };
+    let body = read(&mut body, announced, body_max, kept_max).await?;
+    if wants_tls && complains_about_tls(&body) {
+        return Err(Failure::TlsWanted);
+    }
+    Ok(Answer {
+        status: head.status.as_u16(),
+        date: date_of(&head.headers),
+        content_type: content_type_of(&head.headers),
+        body: if success { body } else { Vec::new() },
+    })
+}
+
+fn http_request(url: &Url, request: &Request<'_>) -> Result<HttpRequest<Empty<Bytes>>, Failure> {
+    let mut builder = HttpRequest::get(url.as_str())
+        .header(USER_AGENT, AGENT)
+        .header(ACCEPT, "*/*")
+        .header(ACCEPT_ENCODING, "identity");
+    if let Some(host) = request.host_header {
+        builder = builder.header(HOST, host);
+    }
+    if let Some(authorization) = request.authorization {
+        builder = builder.header(AUTHORIZATION, authorization);
+    }
+    if request.last {
+        builder = builder.header(CONNECTION, "close");
+    }
+    builder.body(Empty::new()).map_err(|_| Failure::InvalidResponse)
+}
+
+/// Reads a body to its end, and keeps as much of it as is wanted.
+async fn read(
+    body: &mut Incoming,
+    announced: u64,
+    body_max: usize,
+    kept_max: usize,
+) -> Result<Vec<u8>, Failure> {
+    let announced = usize::try_from(announced).unwrap_or_default();
+    let mut kept = Vec::with_capacity(announced.min(kept_max));
+    let mut came = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Failure::from_body(&error))?;
+        let Ok(chunk) = frame.into_data() else { continue };
+        came += chunk.len();
+        if came > body_max {
             return Err(Failure::ResponseTooLarge);
         }
-        // An error's body is of no use: only its class is kept.
-        let body_max = if status.is_success() { request.body_max } else { BODY_MAX };
-        let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or_default());
-        while let Some(chunk) = response.chunk().await.map_err(|error| body_failure(&error))? {
-            if body.len() + chunk.len() > body_max {
-                return Err(Failure::ResponseTooLarge);
-            }
-            if status.is_success() {
-                body.extend_from_slice(&chunk);
-            }
-        }
-        Ok(Answer { status: status.as_u16(), date, content_type, body })
+        let room = kept_max - kept.len();
+        kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
     }
+    Ok(kept)
+}
+
+/// What a failure means, given how far the connection came and what was said on it.
+fn in_the_light_of(attempt: &Attempt, failure: Failure) -> Failure {
+    if let Some(heard) = attempt.heard() {
+        return heard;
+    }
+    match (attempt.stage(), failure) {
+        (Stage::Handshake, Failure::Timeout) => Failure::TlsStalled,
+        (Stage::Handshake, Failure::ConnectionRefused | Failure::InvalidResponse) => Failure::TlsClosed,
+        _ => failure,
+    }
+}
+
+/// Whether a server tells that it was spoken to without TLS: those of Go, nginx and Apache, in their words.
+fn complains_about_tls(body: &[u8]) -> bool {
+    const COMPLAINTS: [&str; 3] = [
+        "sent an HTTP request to an HTTPS server",
+        "plain HTTP request was sent to HTTPS port",
+        "speaking plain HTTP to an SSL-enabled server port",
+    ];
+    let text = String::from_utf8_lossy(body);
+    COMPLAINTS.iter().any(|complaint| text.contains(complaint))
 }
 
 impl Answer {
@@ -179,14 +226,6 @@ fn checked_url(endpoint: &Endpoint, path: &str, policy: &AddressPolicy) -> Resul
     Ok(url)
 }
 
-/// A connection that breaks in the middle of a body is a broken answer, not a refused connection.
-fn body_failure(error: &reqwest::Error) -> Failure {
-    match Failure::from_client(error) {
-        Failure::ConnectionRefused => Failure::InvalidResponse,
-        other => other,
-    }
-}
-
 fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
@@ -212,6 +251,14 @@ mod tests {
         assert_eq!(date_of(&headers).unwrap().as_second(), 784_111_777);
         headers.insert(DATE, HeaderValue::from_static("yesterday"));
         assert_eq!(date_of(&headers), None);
+    }
+
+    #[test]
+    fn servers_that_were_spoken_to_without_tls_are_understood() {
+        assert!(complains_about_tls(b"Client sent an HTTP request to an HTTPS server.\n"));
+        assert!(complains_about_tls(b"<center>The plain HTTP request was sent to HTTPS port</center>"));
+        assert!(!complains_about_tls(b"{\"error\": \"no such model\"}"));
+        assert!(!complains_about_tls(&[0xff; 3]));
     }
 
     #[test]

@@ -9,6 +9,8 @@
 pub mod address;
 mod agent;
 mod client;
+mod clients;
+mod connect;
 mod failure;
 mod generic;
 mod limits;
@@ -35,7 +37,7 @@ use client::{Answer, BODY_MAX, HttpClients, Request};
 use hyper::header::HeaderValue;
 use limits::{Limits, Share};
 use report::HostReport;
-use resolve::{CheckedResolver, ResolveError};
+use resolve::CheckedResolver;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use tls::TlsSettings;
 use tokio::{
@@ -103,7 +105,7 @@ impl Prober {
         metrics: Arc<Metrics>,
     ) -> Result<Self, ClientError> {
         let resolver = CheckedResolver::new(Arc::clone(&policy), servers);
-        let clients = HttpClients::new(&resolver, Arc::clone(&policy), &tls::verified())?;
+        let clients = HttpClients::new(resolver.clone(), Arc::clone(&policy))?;
         Ok(Self { clients, resolver, policy, limits: Limits::default(), metrics })
     }
 
@@ -155,8 +157,7 @@ impl Prober {
         self.policy.get().check_port(endpoint.port)?;
         match self.resolver.resolve(&endpoint.host).await {
             Ok(addresses) => addresses.first().copied().ok_or(Failure::DnsFailed),
-            Err(ResolveError::NotAllowed(refused)) => Err(refused.into()),
-            Err(ResolveError::Lookup(_)) => Err(Failure::DnsFailed),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -179,11 +180,11 @@ impl Ask<'_> {
             authorization: self.target.authorization.as_ref(),
             tls: &self.target.tls,
             body_max,
+            deadline: self.deadline,
             last,
         };
         let started = Instant::now();
-        let answer = self.prober.clients.get(request);
-        let answer = timeout_at(self.deadline, answer).await.unwrap_or(Err(Failure::Timeout));
+        let answer = self.prober.clients.get(request).await;
         self.prober.metrics.request_took(call(path), started.elapsed());
         answer
     }
