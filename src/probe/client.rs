@@ -7,6 +7,7 @@ use super::{
     clients::{Clients, HttpClient},
     connect::{Attempt, Stage},
     failure::Failure,
+    limits::{Limits, Namespace, SMALL_BODY},
     resolve::CheckedResolver,
     tls::{ClientConfigs, TlsSettings},
 };
@@ -51,6 +52,7 @@ pub enum Lane {
 pub struct HttpClients {
     clients: Clients,
     policy: Arc<SharedPolicy>,
+    limits: Limits,
 }
 
 /// What of an answer is used.
@@ -68,6 +70,8 @@ pub struct Answer {
 pub struct Request<'a> {
     pub endpoint: &'a Endpoint,
     pub path: &'a str,
+    /// Of whoever asks, for its share of large bodies.
+    pub namespace: &'a Namespace,
     pub host_header: Option<&'a HeaderValue>,
     pub lane: Lane,
     pub authorization: Option<&'a HeaderValue>,
@@ -85,8 +89,12 @@ pub struct Request<'a> {
 pub struct ClientError(#[from] rustls::Error);
 
 impl HttpClients {
-    pub fn new(resolver: CheckedResolver, policy: Arc<SharedPolicy>) -> Result<Self, ClientError> {
-        Ok(Self { clients: Clients::new(resolver, ClientConfigs::new()?), policy })
+    pub fn new(
+        resolver: CheckedResolver,
+        policy: Arc<SharedPolicy>,
+        limits: Limits,
+    ) -> Result<Self, ClientError> {
+        Ok(Self { clients: Clients::new(resolver, ClientConfigs::new()?), policy, limits })
     }
 
     /// One GET. Any status is an answer; what is not an answer at all is a [`Failure`].
@@ -95,45 +103,60 @@ impl HttpClients {
         let client = self.clients.get(request.tls);
         let connect_timeout = (request.lane == Lane::Suspect).then_some(SUSPECT_CONNECT_TIMEOUT);
         let attempt = Attempt::new(connect_timeout);
-        let asking = attempt.clone().scope(ask(&client, &url, &request));
+        let asking = attempt.clone().scope(self.ask(&client, &url, &request));
         let answer = timeout_at(request.deadline, asking).await.unwrap_or(Err(Failure::Timeout));
         answer.map_err(|failure| {
             let failure = in_the_light_of(&attempt, failure);
             if request.tls.identity.is_none() { failure.without_identity() } else { failure }
         })
     }
-}
 
-async fn ask(client: &HttpClient, url: &Url, request: &Request<'_>) -> Result<Answer, Failure> {
-    let sent = client.request(http_request(url, request)?).await;
-    let response = sent.map_err(|error| Failure::from_client(&error))?;
-    let (head, mut body) = response.into_parts();
-    if is_encoded(&head.headers) {
-        return Err(Failure::InvalidResponse);
+    async fn ask(&self, client: &HttpClient, url: &Url, request: &Request<'_>) -> Result<Answer, Failure> {
+        let sent = client.request(http_request(url, request)?).await;
+        let response = sent.map_err(|error| Failure::from_client(&error))?;
+        let (head, mut body) = response.into_parts();
+        if is_encoded(&head.headers) {
+            return Err(Failure::InvalidResponse);
+        }
+        let status = head.status;
+        let body = if status.is_success() {
+            self.read(&mut body, request).await?
+        } else {
+            let complaint = complaint(&mut body).await;
+            let plain = request.endpoint.scheme == Scheme::Http;
+            if plain && status == StatusCode::BAD_REQUEST && complains_about_tls(&complaint) {
+                return Err(Failure::TlsWanted);
+            }
+            Vec::new()
+        };
+        let (date, content_type) = (date_of(&head.headers), content_type_of(&head.headers));
+        Ok(Answer { status: status.as_u16(), date, content_type, body })
     }
-    let success = head.status.is_success();
-    let wants_tls = head.status == StatusCode::BAD_REQUEST && request.endpoint.scheme == Scheme::Http;
-    let announced = body.size_hint().lower();
-    if announced > request.body_max as u64 {
-        return Err(Failure::ResponseTooLarge);
+
+    async fn read(&self, incoming: &mut Incoming, request: &Request<'_>) -> Result<Vec<u8>, Failure> {
+        let announced = incoming.size_hint().lower();
+        if announced > request.body_max as u64 {
+            return Err(Failure::ResponseTooLarge);
+        }
+        let announced = usize::try_from(announced).unwrap_or_default();
+        let mut body = Vec::with_capacity(announced.min(SMALL_BODY));
+        let mut large = None;
+        while let Some(frame) = incoming.frame().await {
+            let frame = frame.map_err(|error| Failure::from_body(&error))?;
+            // Trailers tell nothing.
+            let Ok(chunk) = frame.into_data() else { continue };
+            let length = body.len() + chunk.len();
+            if length > request.body_max {
+                return Err(Failure::ResponseTooLarge);
+            }
+            if length > SMALL_BODY && large.is_none() {
+                large = self.limits.large_body(request.namespace).await;
+                body.reserve_exact(announced.saturating_sub(body.len()));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
     }
-    // An error's body is of no use, but for what it says about TLS: only its class is kept.
-    let body_max = if success { request.body_max } else { BODY_MAX };
-    let kept_max = match (success, wants_tls) {
-        (true, _) => body_max,
-        (false, true) => COMPLAINT_MAX,
-        (false, false) => 0,
-    };
-    let body = read(&mut body, announced, body_max, kept_max).await?;
-    if wants_tls && complains_about_tls(&body) {
-        return Err(Failure::TlsWanted);
-    }
-    Ok(Answer {
-        status: head.status.as_u16(),
-        date: date_of(&head.headers),
-        content_type: content_type_of(&head.headers),
-        body: if success { body } else { Vec::new() },
-    })
 }
 
 fn http_request(url: &Url, request: &Request<'_>) -> Result<HttpRequest<Empty<Bytes>>, Failure> {
@@ -153,27 +176,19 @@ fn http_request(url: &Url, request: &Request<'_>) -> Result<HttpRequest<Empty<By
     builder.body(Empty::new()).map_err(|_| Failure::InvalidResponse)
 }
 
-/// Reads a body to its end, and keeps as much of it as is wanted.
-async fn read(
-    body: &mut Incoming,
-    announced: u64,
-    body_max: usize,
-    kept_max: usize,
-) -> Result<Vec<u8>, Failure> {
-    let announced = usize::try_from(announced).unwrap_or_default();
-    let mut kept = Vec::with_capacity(announced.min(kept_max));
-    let mut came = 0;
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| Failure::from_body(&error))?;
+/// The begin of what an error has to say. Only its class is kept; the rest is read for the sake of the connection, if
+/// short.
+async fn complaint(incoming: &mut Incoming) -> Vec<u8> {
+    let (mut said, mut read) = (Vec::new(), 0);
+    while read <= SMALL_BODY
+        && incoming.size_hint().lower() <= SMALL_BODY as u64
+        && let Some(Ok(frame)) = incoming.frame().await
+    {
         let Ok(chunk) = frame.into_data() else { continue };
-        came += chunk.len();
-        if came > body_max {
-            return Err(Failure::ResponseTooLarge);
-        }
-        let room = kept_max - kept.len();
-        kept.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        read += chunk.len();
+        said.extend_from_slice(&chunk[..chunk.len().min(COMPLAINT_MAX - said.len())]);
     }
-    Ok(kept)
+    said
 }
 
 /// What a failure means, given how far the connection came and what was said on it.
