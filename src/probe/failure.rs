@@ -1,6 +1,7 @@
 //! Why a host or an agent could not be read: one class a failure, and the class decides everything after it.
 
 use super::address::AddressNotAllowed;
+use super::credential::NoCredential;
 use super::resolve::LookupFailed;
 use std::{error::Error, io};
 
@@ -21,9 +22,12 @@ pub enum Failure {
     InvalidResponse,
     ResponseTooLarge,
     UnexpectedRedirect,
+    /// Nothing was asked: the credentials for it could not be had.
+    NoCredential(NoCredential),
 }
 
 impl Failure {
+    /// All that asking can come to.
     pub const ALL: [Self; 13] = [
         Self::AddressNotAllowed,
         Self::PortNotAllowed,
@@ -55,6 +59,7 @@ impl Failure {
             Self::InvalidResponse => "InvalidResponse",
             Self::ResponseTooLarge => "ResponseTooLarge",
             Self::UnexpectedRedirect => "UnexpectedRedirect",
+            Self::NoCredential(cause) => cause.reason(),
         }
     }
 
@@ -71,7 +76,7 @@ impl Failure {
             }
             Self::Timeout => "no full answer in time, or no route to the host",
             Self::TlsFailed => "the TLS handshake or the certificate failed",
-            Self::Unauthorized => "the host wants credentials (401)",
+            Self::Unauthorized => "the host wants credentials (401), or other ones than those of secretRef",
             Self::HostRejected => {
                 "the host refuses the request (403); Ollama does so for Host names it does not know: set hostHeader"
             }
@@ -82,6 +87,7 @@ impl Failure {
             Self::UnexpectedRedirect => {
                 "the host redirects, and redirects are never followed; write the final address"
             }
+            Self::NoCredential(cause) => cause.text(),
         }
     }
 
@@ -91,7 +97,9 @@ impl Failure {
             Self::ConnectionRefused => {
                 "the connection was refused or reset; is the agent running, and listening on this address and port?"
             }
-            Self::Unauthorized => "the agent wants credentials (401), and none are sent",
+            Self::Unauthorized => {
+                "the agent wants credentials (401), or other ones than those of agent.secretRef"
+            }
             Self::HostRejected => "the agent refuses the request (403)",
             Self::InvalidResponse => {
                 "the answer is an HTTP error, or is not in the plugin's format, or has none of its values"
@@ -99,6 +107,7 @@ impl Failure {
             Self::UnexpectedRedirect => {
                 "the agent redirects, and redirects are never followed; write the final path into agent.endpoint"
             }
+            Self::NoCredential(cause) => cause.agent_text(),
             _ => self.text(),
         }
     }
@@ -110,13 +119,15 @@ impl Failure {
 
     /// From reason and text, as they stand in a report. The text of another version counts as the first of its reason.
     pub fn from_report(reason: &str, text: Option<&str>) -> Option<Self> {
-        let mut same = Self::ALL.into_iter().filter(|failure| failure.reason() == reason);
-        same.clone().find(|failure| text == Some(failure.text())).or_else(|| same.next())
+        let all = Self::ALL.into_iter().chain(NoCredential::all().map(Self::NoCredential));
+        let mut same = all.filter(|failure| failure.reason() == reason);
+        let told = |failure: &Self| [failure.text(), failure.agent_text()].map(Some).contains(&text);
+        same.clone().find(told).or_else(|| same.next())
     }
 
-    /// Whether nothing was dialled because the address policy refuses it.
+    /// Whether nothing was dialled: the address policy refuses it, or there are no credentials that may be used.
     pub fn is_refusal(self) -> bool {
-        matches!(self, Self::AddressNotAllowed | Self::PortNotAllowed)
+        matches!(self, Self::AddressNotAllowed | Self::PortNotAllowed | Self::NoCredential(_))
     }
 
     /// Whether asking again cannot help before somebody changes something.
@@ -211,6 +222,9 @@ mod tests {
 
     #[test]
     fn every_report_leads_back_to_its_class() {
+        for failure in NoCredential::all().map(Failure::NoCredential) {
+            assert_eq!(Failure::from_report(failure.reason(), Some(failure.agent_text())), Some(failure));
+        }
         for failure in Failure::ALL {
             assert_eq!(Failure::from_report(failure.reason(), Some(failure.text())), Some(failure));
             let by_reason = Failure::from_reason(failure.reason()).unwrap();

@@ -9,6 +9,7 @@
 pub mod address;
 mod agent;
 mod client;
+pub mod credential;
 mod failure;
 mod generic;
 mod limits;
