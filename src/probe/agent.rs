@@ -4,8 +4,10 @@ use super::{
     Failure, Lane, Owner, PATIENCE_MAX, Prober,
     client::{BODY_MAX, Request},
     limits::Share,
+    tls::TlsSettings,
 };
 use crate::api::endpoint::Endpoint;
+use hyper::header::HeaderValue;
 use std::{sync::Arc, time::Duration};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -16,6 +18,9 @@ pub struct AgentTarget {
     pub owner: Owner,
     pub endpoint: Endpoint,
     pub path: String,
+    /// Sent as Authorization; marked as sensitive, so that nothing prints it.
+    pub authorization: Option<HeaderValue>,
+    pub tls: TlsSettings,
     pub timeout: Duration,
     /// How long to wait for the turn at the address and for a slot: past the next poll it makes no sense.
     pub patience: Duration,
@@ -59,7 +64,8 @@ impl Prober {
             path: &target.path,
             host_header: None,
             lane: target.lane,
-            insecure_skip_verify: false,
+            authorization: target.authorization.as_ref(),
+            tls: &target.tls,
             body_max: BODY_MAX,
             last: true,
         };

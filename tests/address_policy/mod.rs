@@ -21,6 +21,7 @@ use ollama_fleet_operator::{
         AgentTarget, Failure, HostOutcome, HostTarget, Lane, NameServers, Prober,
         address::{AddressPolicy, SharedPolicy, parse_cidr},
         report::{HostReport, Part},
+        tls::TlsSettings,
     },
 };
 use serde_json::json;
@@ -81,7 +82,8 @@ async fn poll(prober: &Prober, endpoint: &Endpoint) -> HostOutcome {
         endpoint: endpoint.clone(),
         backend: BackendType::Ollama,
         host_header: None,
-        insecure_skip_verify: false,
+        authorization: None,
+        tls: TlsSettings::default(),
         timeout: Duration::from_secs(10),
         patience: Duration::from_secs(10),
         lane: Lane::Healthy,
@@ -96,6 +98,8 @@ async fn read_agent(prober: &Prober, endpoint: &Endpoint) -> Option<Failure> {
         owner: "agent".into(),
         endpoint,
         path,
+        authorization: None,
+        tls: TlsSettings::default(),
         timeout: Duration::from_secs(10),
         patience: Duration::from_secs(10),
         lane: Lane::Healthy,

@@ -38,7 +38,7 @@ pub struct ServerCounts {
     pub healthy: i32,
     /// Of those, where it does not.
     pub failing: i32,
-    /// Of those, where its port is 0.
+    /// Of those, where it is not asked: its port is 0 there, or the server is suspended.
     pub disabled: i32,
     /// Healthy of those that are asked. Example: `3/4`.
     #[schemars(length(max = 24))]
