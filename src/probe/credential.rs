@@ -33,10 +33,11 @@ pub enum Problem {
     Colon,
     Authorities,
     Identity,
+    KeyMismatch,
 }
 
 impl Problem {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Missing,
         Self::LacksKey,
         Self::Forbidden,
@@ -51,6 +52,7 @@ impl Problem {
         Self::Colon,
         Self::Authorities,
         Self::Identity,
+        Self::KeyMismatch,
     ];
 
     pub fn reason(self) -> &'static str {
@@ -66,7 +68,8 @@ impl Problem {
             | Self::TooLong
             | Self::Colon
             | Self::Authorities
-            | Self::Identity => "InvalidSpec",
+            | Self::Identity
+            | Self::KeyMismatch => "InvalidSpec",
         }
     }
 }
@@ -116,18 +119,21 @@ macro_rules! text {
             Problem::Empty => concat!($field, ": token or username is empty in the Secret"),
             Problem::TooLong => concat!(
                 $field,
-                ": a value in the Secret is too long; at most 8 KiB for token, username and password, 256 KiB for certificates"
+                ": a value in the Secret is too long; at most 8 KiB for token, username and password, 256 KiB for the others"
             ),
             Problem::Colon => {
                 concat!($field, ": username has a colon, which Basic authentication cannot carry")
             }
             Problem::Authorities => {
-                concat!($field, ": ca.crt in the Secret is not a list of certificates in PEM")
+                concat!($field, ": ca.crt in the Secret is not one or more certificates in PEM that can be read")
             }
             Problem::Identity => concat!(
                 $field,
-                ": tls.crt and tls.key in the Secret are not a certificate and its private key in PEM"
+                ": tls.crt and tls.key in the Secret are not a certificate and a private key in PEM that can be used, without a passphrase"
             ),
+            Problem::KeyMismatch => {
+                concat!($field, ": tls.key in the Secret is not the key of the first certificate in tls.crt")
+            }
         }
     };
 }

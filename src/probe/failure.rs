@@ -125,9 +125,21 @@ impl Failure {
         same.clone().find(told).or_else(|| same.next())
     }
 
+    /// From what Accepted says of a host that was not dialled.
+    pub fn refusal_of(reason: &str, text: &str) -> Option<Self> {
+        let all = Self::ALL.into_iter().chain(NoCredential::all().map(Self::NoCredential));
+        all.filter(|failure| failure.is_refusal())
+            .find(|failure| failure.reason() == reason && failure.text() == text)
+    }
+
     /// Whether nothing was dialled: the address policy refuses it, or there are no credentials that may be used.
     pub fn is_refusal(self) -> bool {
         matches!(self, Self::AddressNotAllowed | Self::PortNotAllowed | Self::NoCredential(_))
+    }
+
+    /// Whether other credentials or certificates might have been taken.
+    pub fn may_be_of_credentials(self) -> bool {
+        matches!(self, Self::Unauthorized | Self::HostRejected | Self::TlsFailed)
     }
 
     /// Whether asking again cannot help before somebody changes something.

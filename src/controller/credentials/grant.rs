@@ -214,9 +214,6 @@ mod tests {
         annotations.extend(word.map(|word| (PLAIN_HTTP.to_owned(), word.to_owned())));
         assert_eq!(Grant::of(&annotations).check(&Endpoint::parse(host).unwrap()), expected);
         annotations.remove(HOSTS);
-        assert_eq!(
-            Grant::of(&annotations).check(&Endpoint::parse(host).unwrap()),
-            Err(Problem::NotGranted)
-        );
+        assert_eq!(Grant::of(&annotations).check(&Endpoint::parse(host).unwrap()), Err(Problem::NotGranted));
     }
 }
