@@ -149,14 +149,13 @@ async fn poll(
 /// How the host is asked this time.
 pub fn host_target(owner: &Owner, accepted: &Accepted, memory: &Memory, with_models: bool) -> HostTarget {
     HostTarget {
-        owner: Arc::clone(owner),
+        owner: owner.clone(),
         endpoint: accepted.endpoint.clone(),
         backend: accepted.backend,
         host_header: accepted.host_header.clone(),
         authorization: None,
         tls: accepted.tls.clone(),
         timeout: accepted.timeout,
-        patience: accepted.interval,
         lane: if memory.is_failing() { Lane::Suspect } else { Lane::Healthy },
         with_models,
     }
