@@ -1,6 +1,7 @@
 //! What every controller task shares.
 
 use super::{
+    credentials::Secrets,
     event_queue::EventQueue,
     plugin::{index::PluginIndex, installed::Installed},
     server::live::Live,
@@ -15,6 +16,7 @@ use tokio::sync::watch;
 pub struct Context {
     pub client: Client,
     pub prober: Prober,
+    pub secrets: Secrets,
     pub poll: PollArgs,
     pub writer: StatusWriter,
     pub events: EventQueue,
