@@ -48,6 +48,11 @@ struct Outcome {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SecretRead {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindOutcome {
     kind: &'static str,
     outcome: &'static str,
@@ -68,6 +73,7 @@ pub struct Metrics {
     agent_read_duration: Histogram,
     scrape_failures: Family<Reason, Counter>,
     scrapes_skipped: Counter,
+    secret_reads: Family<SecretRead, Counter>,
     writes: Family<KindOutcome, Counter>,
     write_duration: Family<KindOnly, Histogram>,
     events: Family<Outcome, Counter>,
@@ -131,6 +137,8 @@ impl Metrics {
             "Readings of agents that never began, for want of a slot, because another object asks the same address, or because the one before was still under way",
             scrapes_skipped.clone(),
         );
+        let secret_reads = Family::default();
+        registry.register("secret_reads", "Readings of Secrets, by what came of them", secret_reads.clone());
         let writes = Family::default();
         registry.register("status_writes", "Writes of status, by kind and outcome", writes.clone());
         let write_duration: Family<KindOnly, Histogram> = Family::new_with_constructor(request_histogram);
@@ -170,6 +178,7 @@ impl Metrics {
             agent_read_duration,
             scrape_failures,
             scrapes_skipped,
+            secret_reads,
             writes,
             write_duration,
             events,
@@ -235,12 +244,20 @@ impl Metrics {
     pub fn agent_read(&self, duration: Duration, failure: Option<Failure>) {
         self.agent_read_duration.observe(duration.as_secs_f64());
         if let Some(failure) = failure {
-            self.scrape_failures.get_or_create(&Reason { reason: failure.reason() }).inc();
+            self.agent_failed(failure);
         }
+    }
+
+    pub fn agent_failed(&self, failure: Failure) {
+        self.scrape_failures.get_or_create(&Reason { reason: failure.reason() }).inc();
     }
 
     pub fn agent_skipped(&self) {
         self.scrapes_skipped.inc();
+    }
+
+    pub fn secret_read(&self, result: &'static str) {
+        self.secret_reads.get_or_create(&SecretRead { result }).inc();
     }
 
     pub fn wrote(&self, kind: Kind, outcome: &'static str) {

@@ -4,6 +4,7 @@ use crate::{
     args::RunArgs,
     controller::{
         context::Context,
+        credentials::Secrets,
         event_queue::EventQueue,
         own_addresses::{self, OwnAddresses},
         plugin::{Plugins, index::PluginIndex, installed::Installed},
@@ -112,6 +113,7 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         client: client.clone(),
         leadership,
         prober: Prober::new(policy, NameServers::System, Arc::clone(&metrics))?,
+        secrets: Secrets::new(client.clone(), Arc::clone(&metrics)),
         poll: args.poll.clone(),
         writer: writer.clone(),
         events: events.clone(),

@@ -1,6 +1,7 @@
 //! What every controller task shares.
 
 use super::{
+    credentials::Secrets,
     event_queue::EventQueue,
     plugin::{index::PluginIndex, installed::Installed},
     server::live::Live,
@@ -17,6 +18,7 @@ pub struct Context {
     /// Whether this replica may poll and write.
     pub leadership: Leadership,
     pub prober: Prober,
+    pub secrets: Secrets,
     pub poll: PollArgs,
     pub writer: StatusWriter,
     pub events: EventQueue,

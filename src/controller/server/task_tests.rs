@@ -5,6 +5,7 @@ use crate::{
     api::condition,
     args::PollArgs,
     controller::{
+        credentials::Secrets,
         event_queue::EventQueue,
         plugin::installed::Installed,
         server::{live::Live, publish::snapshot},
@@ -40,6 +41,7 @@ fn start(policy: &Arc<SharedPolicy>) -> (watch::Sender<Arc<OllamaServer>>, Live)
     let context = Arc::new(Context {
         client: client.clone(),
         prober: Prober::new(Arc::clone(policy), NameServers::System, Arc::clone(&metrics)).unwrap(),
+        secrets: Secrets::new(client.clone(), Arc::clone(&metrics)),
         poll: Flags::parse_from(["x"]).poll,
         writer: StatusWriter::new(client.clone(), leadership.clone(), Arc::clone(&metrics)),
         events: EventQueue::new(client, leadership.clone(), Arc::clone(&metrics)),
