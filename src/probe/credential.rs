@@ -91,7 +91,7 @@ macro_rules! text {
             Problem::LacksKey => concat!($field, ": the Secret lacks a key; it needs ", $keys),
             Problem::Forbidden => concat!(
                 $field,
-                ": the operator may not read Secrets of this namespace; bind its Secret role here with a RoleBinding (chart: add the namespace to secretNamespaces)"
+                ": the operator may not read Secrets of this namespace; add the namespace to the chart's secretNamespaces, or bind its ClusterRole …-secret-reader here with a RoleBinding"
             ),
             Problem::NotGranted => concat!(
                 $field,

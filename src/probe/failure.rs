@@ -139,7 +139,7 @@ impl Failure {
 
     /// Whether other credentials or certificates might have been taken.
     pub fn may_be_of_credentials(self) -> bool {
-        matches!(self, Self::Unauthorized | Self::HostRejected | Self::TlsFailed)
+        matches!(self, Self::Unauthorized | Self::HostRejected) || self.reason() == Self::TlsFailed.reason()
     }
 
     /// Whether asking again cannot help before somebody changes something.

@@ -60,7 +60,6 @@ impl AgentRound {
         &mut self,
         context: &Arc<Context>,
         accepted: &Accepted,
-        namespace: &str,
         spec: &OllamaServerSpec,
         plugins: &[Arc<ActivePlugin>],
         memory: &Memory,
@@ -91,11 +90,8 @@ impl AgentRound {
                 lane: if suspect { Lane::Suspect } else { Lane::Healthy },
             };
             let (context, plugin) = (Arc::clone(context), Arc::clone(plugin));
-            let host = Host {
-                namespace: namespace.to_owned(),
-                endpoint: accepted.endpoint.clone(),
-                credentials: accepted.credentials.clone(),
-            };
+            let host =
+                Host { endpoint: accepted.endpoint.clone(), credentials: accepted.credentials.clone() };
             let name = plugin.name.clone();
             self.asked_at.insert(name.clone(), now);
             let mut counters = self.counters.remove(&name).unwrap_or_default();
@@ -152,7 +148,6 @@ impl AgentRound {
 
 /// The host that the agents run on.
 struct Host {
-    namespace: String,
     endpoint: Endpoint,
     credentials: References,
 }
@@ -166,8 +161,9 @@ async fn ask(
     counters: &mut Counters,
 ) -> Option<AgentObservation> {
     // Where the host may not be asked, its agents are not either: nothing is dialled there.
-    let may = context.secrets.obtain(&host.namespace, &host.credentials, &host.endpoint).await.is_ok();
-    let own = context.secrets.obtain(&host.namespace, &plugin.credentials, &target.endpoint).await;
+    let namespace = &target.owner.namespace;
+    let may = context.secrets.obtain(namespace, &host.credentials, &host.endpoint).await.is_ok();
+    let own = context.secrets.obtain(namespace, &plugin.credentials, &target.endpoint).await;
     let credentials = match own {
         Ok(credentials) if may => credentials,
         Err(Unobtained::Refused(cause)) if may => {
@@ -182,7 +178,7 @@ async fn ask(
         }
     };
     let started = Instant::now();
-    let Some(answer) = read_with(context, host, plugin, target, credentials).await else {
+    let Some(answer) = read_with(context, plugin, target, credentials).await else {
         context.metrics.agent_skipped();
         return None;
     };
@@ -202,7 +198,6 @@ async fn ask(
 /// Reads the agent; once more if it does not take the credentials and they have been changed meanwhile.
 async fn read_with(
     context: &Context,
-    host: &Host,
     plugin: &ActivePlugin,
     target: AgentTarget,
     credentials: Credentials,
@@ -217,7 +212,11 @@ async fn read_with(
     if !answer.as_ref().is_err_and(|failure| failure.may_be_of_credentials()) {
         return Some(answer);
     }
-    match context.secrets.renew(&host.namespace, &plugin.credentials, &target.endpoint, &credentials).await {
+    match context
+        .secrets
+        .renew(&target.owner.namespace, &plugin.credentials, &target.endpoint, &credentials)
+        .await
+    {
         Renewal::Same => Some(answer),
         Renewal::Refused(cause) => Some(Err(Failure::NoCredential(cause))),
         Renewal::New(credentials) => {
@@ -225,7 +224,7 @@ async fn read_with(
             if left.is_zero() {
                 return Some(answer);
             }
-            let target = AgentTarget { timeout: left, patience: left.min(target.patience), ..target };
+            let target = AgentTarget { timeout: left, ..target };
             context.prober.agent(&with(&credentials, &target)).await
         }
     }

@@ -39,14 +39,13 @@ impl Round {
     pub fn start(
         &mut self,
         context: &Arc<Context>,
-        namespace: String,
         references: References,
         target: HostTarget,
         asked: Asked,
     ) {
         let context = Arc::clone(context);
         self.asked = asked;
-        let poll = async move { poll(&context, &namespace, &references, target).await };
+        let poll = async move { poll(&context, &references, target).await };
         self.running = Some(AbortOnDropHandle::new(tokio::spawn(poll)));
     }
 
@@ -110,13 +109,9 @@ impl Round {
 
 /// Asks the host, with the credentials that are wanted for it or not at all. If it does not take them, and they have been
 /// changed since they were read, it is asked once more with the new ones, so that a rotation costs no verdict.
-async fn poll(
-    context: &Context,
-    namespace: &str,
-    references: &References,
-    target: HostTarget,
-) -> HostOutcome {
-    let credentials = match context.secrets.obtain(namespace, references, &target.endpoint).await {
+async fn poll(context: &Context, references: &References, target: HostTarget) -> HostOutcome {
+    let namespace = Arc::clone(&target.owner.namespace);
+    let credentials = match context.secrets.obtain(&namespace, references, &target.endpoint).await {
         Ok(credentials) => credentials,
         Err(Unobtained::Refused(cause)) => return HostOutcome::Failed(Failure::NoCredential(cause)),
         Err(Unobtained::Away) => return HostOutcome::Skipped,
@@ -132,7 +127,7 @@ async fn poll(
     if !failure.may_be_of_credentials() {
         return outcome;
     }
-    match context.secrets.renew(namespace, references, &target.endpoint, &credentials).await {
+    match context.secrets.renew(&namespace, references, &target.endpoint, &credentials).await {
         Renewal::Same => outcome,
         Renewal::Refused(cause) => HostOutcome::Failed(Failure::NoCredential(cause)),
         Renewal::New(credentials) => {
@@ -140,7 +135,7 @@ async fn poll(
             if left.is_zero() {
                 return outcome;
             }
-            let target = HostTarget { timeout: left, patience: left.min(target.patience), ..target };
+            let target = HostTarget { timeout: left, ..target };
             context.prober.host(&with(&credentials, &target)).await
         }
     }

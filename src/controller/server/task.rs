@@ -287,17 +287,9 @@ impl ServerTask {
             self.timing.last_requested = Some(now);
         }
         let target = host_target(&self.owner, accepted, &self.memory, with_models);
-        let namespace = self.current.namespace().unwrap_or_default();
         let credentials = accepted.credentials.clone();
-        self.agents.start(
-            &self.context,
-            accepted,
-            &namespace,
-            &self.current.spec,
-            &self.selected,
-            &self.memory,
-        );
-        self.round.start(&self.context, namespace, credentials, target, Asked { request, extra });
+        self.agents.start(&self.context, accepted, &self.current.spec, &self.selected, &self.memory);
+        self.round.start(&self.context, credentials, target, Asked { request, extra });
     }
 
     fn on_host(&mut self, outcome: HostOutcome) {
