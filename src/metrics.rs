@@ -233,7 +233,9 @@ impl Metrics {
 
     pub fn agent_read(&self, duration: Duration, failure: Option<Failure>) {
         self.agent_read_duration.observe(duration.as_secs_f64());
-        failure.into_iter().for_each(|failure| self.agent_failed(failure));
+        if let Some(failure) = failure {
+            self.agent_failed(failure);
+        }
     }
 
     pub fn agent_failed(&self, failure: Failure) {
