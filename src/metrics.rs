@@ -6,6 +6,7 @@
 use crate::{
     controller::{server::live::Live, status_writer::Kind},
     probe::Failure,
+    runtime::Leadership,
 };
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -80,6 +81,7 @@ pub struct Metrics {
     watch_errors: Family<KindOnly, Counter>,
     undecodable: Family<KindOnly, Gauge>,
     panics: Counter,
+    lease_renewals: Family<Outcome, Counter>,
     depths: OnceLock<Depths>,
 }
 
@@ -90,7 +92,7 @@ struct Depths {
 }
 
 impl Metrics {
-    pub fn new(live: &Live, server_limit: usize) -> Arc<Self> {
+    pub fn new(live: &Live, server_limit: usize, leadership: &Leadership) -> Arc<Self> {
         let mut registry = Registry::with_prefix("ollama_fleet");
         registry.register(
             "build",
@@ -159,7 +161,14 @@ impl Metrics {
         );
         let panics = Counter::default();
         registry.register("panics", "Tasks that ended by a bug and were begun again", panics.clone());
-        registry.register_collector(Box::new(fleet::FleetCollector::new(live.clone(), server_limit)));
+        let lease_renewals = Family::default();
+        registry.register(
+            "lease_renewals",
+            "Renewals of the leader's Lease, by outcome",
+            lease_renewals.clone(),
+        );
+        let fleet = fleet::FleetCollector::new(live.clone(), server_limit, leadership.clone());
+        registry.register_collector(Box::new(fleet));
         Arc::new(Self {
             registry: Mutex::new(registry),
             poll_duration,
@@ -177,6 +186,7 @@ impl Metrics {
             watch_errors,
             undecodable,
             panics,
+            lease_renewals,
             depths: OnceLock::new(),
         })
     }
@@ -272,6 +282,10 @@ impl Metrics {
 
     pub fn undecodable(&self, kind: Kind, count: usize) {
         self.undecodable.get_or_create(&KindOnly { kind: kind.as_str() }).set(as_gauge(count));
+    }
+
+    pub fn lease_renewal(&self, outcome: &'static str) {
+        self.lease_renewals.get_or_create(&Outcome { outcome }).inc();
     }
 
     pub fn panicked(&self) {

@@ -7,7 +7,7 @@ use super::{
     server::live::Live,
     status_writer::StatusWriter,
 };
-use crate::{args::PollArgs, metrics::Metrics, probe::Prober};
+use crate::{args::PollArgs, metrics::Metrics, probe::Prober, runtime::Leadership};
 use kube::Client;
 use std::sync::Arc;
 use tokio::sync::watch;
@@ -15,6 +15,8 @@ use tokio::sync::watch;
 /// Everything that the tasks share; made once.
 pub struct Context {
     pub client: Client,
+    /// Whether this replica may poll and write.
+    pub leadership: Leadership,
     pub prober: Prober,
     pub secrets: Secrets,
     pub poll: PollArgs,

@@ -257,6 +257,11 @@ impl ServerTask {
     /// Begins a poll, in its slot if there is one.
     fn start_poll(&mut self, now: Instant, slot: Option<(u64, Instant)>) {
         self.timing.at_once = None;
+        if !self.context.leadership.holds() {
+            // The process is about to end, and another replica polls.
+            self.timing.slot = None;
+            return;
+        }
         if let Some((slot, at)) = slot {
             self.timing.used_slot = Some(slot);
             self.plan_slot();
