@@ -4,9 +4,11 @@ use super::{
     Failure, Lane, Owner, Prober,
     client::{BODY_MAX, Request},
     limits::PATIENCE,
+    tls::TlsSettings,
     turns::Asker,
 };
 use crate::api::endpoint::Endpoint;
+use hyper::header::HeaderValue;
 use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -17,6 +19,9 @@ pub struct AgentTarget {
     pub owner: Owner,
     pub endpoint: Endpoint,
     pub path: String,
+    /// Sent as Authorization; marked as sensitive, so that nothing prints it.
+    pub authorization: Option<HeaderValue>,
+    pub tls: TlsSettings,
     pub timeout: Duration,
     pub lane: Lane,
 }
@@ -61,7 +66,8 @@ impl Prober {
             namespace: &target.owner.namespace,
             host_header: None,
             lane: target.lane,
-            insecure_skip_verify: false,
+            authorization: target.authorization.as_ref(),
+            tls: &target.tls,
             body_max: BODY_MAX,
             last: true,
         };

@@ -7,13 +7,15 @@ use super::{
     failure::Failure,
     limits::{Limits, Namespace, SMALL_BODY},
     resolve::CheckedResolver,
+    tls::TlsSettings,
 };
 use crate::api::endpoint::Endpoint;
 use k8s_openapi::jiff::{Timestamp, fmt::rfc2822};
 use reqwest::{
     Client, StatusCode, Url,
     header::{
-        ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HOST, HeaderMap, HeaderValue,
+        ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HOST, HeaderMap,
+        HeaderValue,
     },
     redirect,
 };
@@ -70,7 +72,8 @@ pub struct Request<'a> {
     pub namespace: &'a Namespace,
     pub host_header: Option<&'a HeaderValue>,
     pub lane: Lane,
-    pub insecure_skip_verify: bool,
+    pub authorization: Option<&'a HeaderValue>,
+    pub tls: &'a TlsSettings,
     pub body_max: usize,
     /// The last request of a poll closes the connection, so that no idle ones pile up between polls.
     pub last: bool,
@@ -118,10 +121,13 @@ impl HttpClients {
     /// One GET. Any status is an answer; what is not an answer at all is a [`Failure`].
     pub async fn get(&self, request: Request<'_>) -> Result<Answer, Failure> {
         let url = checked_url(request.endpoint, request.path, &self.policy.get())?;
-        let clients = if request.insecure_skip_verify { &self.unverified } else { &self.verified };
+        let clients = if request.tls.skip_verify { &self.unverified } else { &self.verified };
         let mut builder = clients[request.lane as usize].get(url).header(ACCEPT_ENCODING, "identity");
         if let Some(host) = request.host_header {
             builder = builder.header(HOST, host);
+        }
+        if let Some(authorization) = request.authorization {
+            builder = builder.header(AUTHORIZATION, authorization);
         }
         if request.last {
             builder = builder.header(CONNECTION, "close");

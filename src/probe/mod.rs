@@ -18,7 +18,7 @@ mod openai;
 pub mod report;
 mod resolve;
 pub mod text;
-mod tls;
+pub mod tls;
 mod turns;
 mod wire;
 
@@ -37,11 +37,12 @@ use crate::{
 };
 use address::{AddressPolicy, SharedPolicy};
 use client::{Answer, BODY_MAX, HttpClients, Request};
+use hyper::header::HeaderValue;
 use limits::{Limits, Namespace, PATIENCE};
 use report::HostReport;
-use reqwest::header::HeaderValue;
 use resolve::{CheckedResolver, ResolveError};
 use std::{net::IpAddr, sync::Arc, time::Duration};
+use tls::TlsSettings;
 use tokio::{
     sync::watch,
     time::{Instant, timeout, timeout_at},
@@ -56,7 +57,9 @@ pub struct HostTarget {
     pub endpoint: Endpoint,
     pub backend: BackendType,
     pub host_header: Option<HeaderValue>,
-    pub insecure_skip_verify: bool,
+    /// Sent as Authorization; marked as sensitive, so that nothing prints it.
+    pub authorization: Option<HeaderValue>,
+    pub tls: TlsSettings,
     /// Bounds everything from the name lookup to the last byte.
     pub timeout: Duration,
     pub lane: Lane,
@@ -201,7 +204,8 @@ impl Ask<'_> {
             namespace: &self.target.owner.namespace,
             host_header: self.target.host_header.as_ref(),
             lane: self.target.lane,
-            insecure_skip_verify: self.target.insecure_skip_verify,
+            authorization: self.target.authorization.as_ref(),
+            tls: &self.target.tls,
             body_max,
             last,
         };

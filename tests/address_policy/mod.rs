@@ -21,6 +21,7 @@ use ollama_fleet_operator::{
         AgentTarget, Failure, HostOutcome, HostTarget, Lane, NameServers, Owner, Prober,
         address::{AddressPolicy, SharedPolicy, parse_cidr},
         report::{HostReport, Part},
+        tls::TlsSettings,
     },
 };
 use serde_json::json;
@@ -85,7 +86,8 @@ async fn poll(prober: &Prober, endpoint: &Endpoint) -> HostOutcome {
         endpoint: endpoint.clone(),
         backend: BackendType::Ollama,
         host_header: None,
-        insecure_skip_verify: false,
+        authorization: None,
+        tls: TlsSettings::default(),
         timeout: Duration::from_secs(10),
         lane: Lane::Healthy,
         with_models: false,
@@ -99,6 +101,8 @@ async fn read_agent(prober: &Prober, endpoint: &Endpoint) -> Option<Failure> {
         owner: owner("agent"),
         endpoint,
         path,
+        authorization: None,
+        tls: TlsSettings::default(),
         timeout: Duration::from_secs(10),
         lane: Lane::Healthy,
     };

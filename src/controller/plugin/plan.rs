@@ -124,7 +124,7 @@ fn ready(counts: &ServerCounts) -> (Truth, &'static str, &'static str) {
     if counts.matched == 0 {
         (Truth::True, "NoServers", "no server is selected")
     } else if asked == 0 {
-        (Truth::True, "Disabled", "turned off on every selected server")
+        (Truth::True, "Disabled", "turned off or suspended on every selected server")
     } else if counts.healthy > 0 {
         (Truth::True, "Healthy", "answers on at least one server")
     } else if counts.failing > 0 {

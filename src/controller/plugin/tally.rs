@@ -65,7 +65,7 @@ pub fn tally(servers: &[Snapshot], index: &PluginIndex) -> Tallies {
         }
         let here = tallies.0.entry(server.namespace.to_string()).or_default();
         for report in reports {
-            count(here.entry(report.name.clone()).or_default(), report);
+            count(here.entry(report.name.clone()).or_default(), report, server.object.spec.suspend);
         }
         let Some(known) = sources.get(&*server.namespace) else { continue };
         let active = index.by_namespace.get(&*server.namespace).map(Vec::as_slice).unwrap_or_default();
@@ -112,9 +112,14 @@ fn left_out<'a>(
         .filter(move |plugin| !asked.contains(&plugin.name) && plugin.selector.matches(&labels))
 }
 
-fn count(tally: &mut Tally, report: &PluginReport) {
+fn count(tally: &mut Tally, report: &PluginReport, suspended: bool) {
     let counts = &mut tally.counts;
     counts.matched += 1;
+    if suspended {
+        // Its last word is kept in its status, and says nothing of today.
+        counts.disabled += 1;
+        return;
+    }
     match report.state.as_deref() {
         Some("Active") => counts.healthy += 1,
         Some("Error") => counts.failing += 1,

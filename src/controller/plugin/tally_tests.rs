@@ -73,6 +73,19 @@ fn what_a_full_server_is_not_asked_for_is_counted() {
 }
 
 #[test]
+fn a_suspended_server_is_neither_healthy_nor_failing() {
+    let report = |state: &str| json!([{"name": "p", "state": state, "reason": "EvaluationFailed"}]);
+    let mut servers = ["Active", "Error"].map(|state| server(state, "all", report(state)));
+    for server in &mut servers {
+        Arc::make_mut(&mut server.object).spec.suspend = true;
+    }
+    let tally = tally(&servers, &index(vec![plugin("p", "all")])).take("x", "p");
+    let ServerCounts { matched, healthy, failing, disabled, summary } = tally.counts;
+    assert_eq!((matched, healthy, failing, disabled, &*summary), (2, 0, 0, 2, "0/0"));
+    assert_eq!(tally.fault, None);
+}
+
+#[test]
 fn a_rule_that_cannot_be_judged_is_worse_than_one_that_is_not_shown() {
     let report =
         |reason: &str| json!([{"name": "p", "state": "Active", "reason": reason, "message": reason}]);

@@ -9,7 +9,7 @@ use crate::{
     controller::{context::Context, plugin::index::ActivePlugin},
     metrics::Metrics,
     plugins::{answer::Answer, counters::Counters, values::AgentValues},
-    probe::{AgentAnswer, AgentTarget, Failure, Lane, Owner},
+    probe::{AgentAnswer, AgentTarget, Failure, Lane, Owner, tls::TlsSettings},
 };
 use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
 use tokio::{
@@ -80,6 +80,8 @@ impl AgentRound {
                 owner: self.owner.clone(),
                 endpoint: plugin.endpoint(&accepted.endpoint, port),
                 path: plugin.path.clone(),
+                authorization: None,
+                tls: TlsSettings { server_name: accepted.tls.server_name.clone(), ..TlsSettings::default() },
                 timeout: effective_timeout(plugin.timeout, accepted.interval),
                 lane: if suspect { Lane::Suspect } else { Lane::Healthy },
             };

@@ -9,6 +9,7 @@ use crate::{
     plugins::readings::Readings,
 };
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
@@ -113,10 +114,15 @@ impl Place {
         let mut servers = self.live.servers.lock().unwrap_or_else(PoisonError::into_inner);
         let before = servers.insert(self.uid.clone(), snapshot);
         let after = servers.get(&self.uid);
-        if !told(before.as_ref()).eq(told(after)) {
+        if selected(before.as_ref()) != selected(after) || !told(before.as_ref()).eq(told(after)) {
             self.live.plugins_changed();
         }
     }
+}
+
+/// Which plugins apply here, and whether they are asked at all.
+fn selected(snapshot: Option<&Snapshot>) -> Option<(&BTreeMap<String, String>, bool)> {
+    snapshot.map(|snapshot| (snapshot.object.labels(), snapshot.object.spec.suspend))
 }
 
 /// What a plugin's own status is made of: how it fares here, and why.

@@ -273,5 +273,4 @@ fn extreme<'b, 'v>(
 }
 
 #[cfg(test)]
-#[path = "../expression_tests.rs"]
 mod tests;
