@@ -20,7 +20,7 @@ mod resolve;
 pub mod text;
 pub mod tls;
 mod turns;
-mod wire;
+pub mod wire;
 
 pub use agent::{AgentAnswer, AgentTarget};
 pub use client::{ClientError, Lane};
