@@ -41,7 +41,14 @@ use hyper::header::HeaderValue;
 use limits::{Limits, Namespace, PATIENCE};
 use report::HostReport;
 use resolve::{CheckedResolver, ResolveError};
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tls::TlsSettings;
 use tokio::{
     sync::watch,
@@ -138,7 +145,8 @@ impl Prober {
         let Ok(Some((mut turn, slot))) = timeout(PATIENCE, waiting).await else {
             return HostOutcome::Skipped;
         };
-        let ask = Ask { prober: self, target, deadline: Instant::now() + left };
+        let ask =
+            Ask { prober: self, target, deadline: Instant::now() + left, answered: AtomicBool::new(false) };
         let poll = async {
             match target.backend {
                 BackendType::Ollama => ollama::poll(&ask).await,
@@ -193,6 +201,8 @@ struct Ask<'a> {
     prober: &'a Prober,
     target: &'a HostTarget,
     deadline: Instant,
+    /// The host has answered before, and may have kept the connection.
+    answered: AtomicBool,
 }
 
 impl Ask<'_> {
@@ -210,8 +220,17 @@ impl Ask<'_> {
             last,
         };
         let started = Instant::now();
-        let answer = self.prober.clients.get(request);
-        let answer = timeout_at(self.deadline, answer).await.unwrap_or(Err(Failure::Timeout));
+        let ask = async {
+            let answer = self.prober.clients.get(request).await;
+            // A host may end a kept connection whenever it likes, also when the next request is under way already. That
+            // says nothing about the host, so it is asked once more, on a new one.
+            let may_be_old = self.answered.swap(answer.is_ok(), Relaxed);
+            match answer {
+                Err(Failure::ConnectionRefused) if may_be_old => self.prober.clients.get(request).await,
+                answer => answer,
+            }
+        };
+        let answer = timeout_at(self.deadline, ask).await.unwrap_or(Err(Failure::Timeout));
         self.prober.metrics.request_took(call(path), started.elapsed());
         answer
     }

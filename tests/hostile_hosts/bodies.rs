@@ -96,13 +96,9 @@ async fn odd_json_is_refused_or_understood() {
         ),
         ("arrays 100,000 deep", of(&deep("[", "]")), "InvalidResponse"),
         ("objects 100,000 deep", of(&deep("{\"a\":", "}")), "InvalidResponse"),
-        ("70,000 models", of(&many), "ResponseTooLarge"),
+        ("70,000 models", of(&many), "InvalidResponse"),
         ("a key twice", of(r#"{"version":"1","version":"0.24.0","models":[]}"#), "Online"),
-        (
-            "unknown fields",
-            of(r#"{"version":"0.24.0","gpus":[{"a":1e999}],"models":null}"#),
-            "InvalidResponse",
-        ),
+        ("unknown fields", of(r#"{"version":"0.24.0","gpus":[{"a":1e999}],"models":null}"#), "Online"),
         (
             "numbers out of range",
             of(

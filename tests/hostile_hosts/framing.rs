@@ -83,7 +83,7 @@ async fn odd_framing_never_makes_an_answer_of_what_is_none() {
         (
             "chunked twice",
             says(format!("{OK}Transfer-Encoding: chunked, chunked\r\n\r\n{chunked}")),
-            "InvalidResponse",
+            "Online",
         ),
         (
             "chunked and not at last",

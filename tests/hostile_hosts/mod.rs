@@ -12,7 +12,7 @@ mod statuses;
 
 use crate::support::{
     PATIENCE, RawHost, Scene, eventually, holds_for, metric_value,
-    objects::{self, has_condition, server_with, status_of},
+    objects::{self, has_condition, server_with},
     proc,
     raw_host::Script,
 };
@@ -39,7 +39,8 @@ const OWN_FILES: usize = 24;
 const VERSION: &str = r#"{"version":"0.24.0"}"#;
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 
-/// A name for the fault, what the host does, and the reason of Ready that comes of it.
+/// A name for the fault, what the host does, and the reason of Ready that comes of it; of a flood of the smallest pieces
+/// it may be one of two, by how busy the machine is: `A|B`.
 type Row = (&'static str, Script, &'static str);
 
 /// Hostile hosts beside healthy ones, and the kernel and the healthy hosts as witnesses.
@@ -82,8 +83,9 @@ impl Stage {
         for (name, what, _, reason) in &self.hosts {
             let object = &servers[name];
             let status = if *reason == "Online" { "True" } else { "False" };
-            if let Err(error) = has_condition(object, "Ready", status, reason) {
-                missing.push(format!("{what}: {error}"));
+            let is = |reason| has_condition(object, "Ready", status, reason);
+            if reason.split('|').all(|reason| is(reason).is_err()) {
+                missing.push(format!("{what}: {:?}", is(reason)));
             }
             assert_clean(&serde_json::to_value(object).unwrap());
         }

@@ -115,10 +115,10 @@ async fn names_are_asked_as_written_and_checked_each_time() {
         assert!(matches!(outcome, HostOutcome::Online(_)), "{host}: {outcome:?}");
     }
     let asked = dns.asked();
-    assert!(!asked.iter().any(|name| name == "gpu1.lab.svc.example.com"), "{asked:?}");
-    let lookups = asked.iter().filter(|name| *name == "gpu1.lab").count();
-    assert!(lookups <= 2, "one poll makes one lookup of A and AAAA: {asked:?}");
-    assert!(asked.iter().any(|name| name == "gpu2.svc.example.com"), "{asked:?}");
+    assert!(!asked.iter().any(|name| name.ends_with("gpu1.lab.svc.example.com")), "{asked:?}");
+    let lookups = asked.iter().filter(|name| *name == "A gpu1.lab").count();
+    assert_eq!(lookups, 1, "one poll makes one lookup: {asked:?}");
+    assert!(asked.iter().any(|name| name == "A gpu2.svc.example.com"), "{asked:?}");
 
     dns.say("gpu1.lab", &["169.254.169.254"]);
     eventually(PATIENCE, "the other answer is noticed and refused", async || {

@@ -76,7 +76,7 @@ impl Dns {
         self.book.lock().unwrap().replies.insert(name.to_owned(), reply);
     }
 
-    /// The names that it was asked about, each time.
+    /// The types and names that it was asked about, each time: `AAAA gpu1.lab`.
     pub fn asked(&self) -> Vec<String> {
         self.book.lock().unwrap().asked.clone()
     }
@@ -138,7 +138,8 @@ async fn answer(question: &[u8], book: &Mutex<Book>) -> Vec<u8> {
     let kind = u16::from_be_bytes([question[end - 4], question[end - 3]]);
     let reply = {
         let mut book = book.lock().unwrap();
-        book.asked.push(name.clone());
+        let of = if kind == AAAA { "AAAA" } else { "A" };
+        book.asked.push(format!("{of} {name}"));
         book.replies.get(&name).cloned().unwrap_or(Reply::Code(3))
     };
     let (code, kind, data) = match reply {
