@@ -9,6 +9,9 @@
 pub mod address;
 mod agent;
 mod client;
+mod clients;
+mod connect;
+pub mod credential;
 mod failure;
 mod fair;
 mod generic;
@@ -40,7 +43,7 @@ use client::{Answer, BODY_MAX, HttpClients, Request};
 use hyper::header::HeaderValue;
 use limits::{Limits, Namespace, PATIENCE};
 use report::HostReport;
-use resolve::{CheckedResolver, ResolveError};
+use resolve::CheckedResolver;
 use std::{
     net::IpAddr,
     sync::{
@@ -52,7 +55,7 @@ use std::{
 use tls::TlsSettings;
 use tokio::{
     sync::watch,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout},
 };
 use turns::Asker;
 
@@ -112,7 +115,7 @@ impl Prober {
     ) -> Result<Self, ClientError> {
         let resolver = CheckedResolver::new(Arc::clone(&policy), servers);
         let limits = Limits::default();
-        let clients = HttpClients::new(&resolver, Arc::clone(&policy), &tls::verified(), limits.clone())?;
+        let clients = HttpClients::new(resolver.clone(), Arc::clone(&policy), limits.clone())?;
         Ok(Self { clients, resolver, policy, limits, metrics })
     }
 
@@ -190,8 +193,8 @@ impl Prober {
                 Some(address) => Ok((*address, time.saturating_sub(begin.elapsed()))),
                 None => Err(Failure::DnsFailed),
             },
-            Ok(Err(ResolveError::NotAllowed(refused))) => Err(refused.into()),
-            Err(_) | Ok(Err(ResolveError::Lookup(_))) => Err(Failure::DnsFailed),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Failure::DnsFailed),
         })
     }
 }
@@ -217,20 +220,18 @@ impl Ask<'_> {
             authorization: self.target.authorization.as_ref(),
             tls: &self.target.tls,
             body_max,
+            deadline: self.deadline,
             last,
         };
         let started = Instant::now();
-        let ask = async {
-            let answer = self.prober.clients.get(request).await;
-            // A host may end a kept connection whenever it likes, also when the next request is under way already. That
-            // says nothing about the host, so it is asked once more, on a new one.
-            let may_be_old = self.answered.swap(answer.is_ok(), Relaxed);
-            match answer {
-                Err(Failure::ConnectionRefused) if may_be_old => self.prober.clients.get(request).await,
-                answer => answer,
-            }
+        let answer = self.prober.clients.get(request).await;
+        // A host may end a kept connection whenever it likes, also when the next request is under way already. That says
+        // nothing about the host, so it is asked once more, on a new one.
+        let may_be_old = self.answered.swap(answer.is_ok(), Relaxed);
+        let answer = match answer {
+            Err(Failure::ConnectionRefused) if may_be_old => self.prober.clients.get(request).await,
+            answer => answer,
         };
-        let answer = timeout_at(self.deadline, ask).await.unwrap_or(Err(Failure::Timeout));
         self.prober.metrics.request_took(call(path), started.elapsed());
         answer
     }

@@ -19,6 +19,7 @@ use crate::{
         report::{HostReport, LoadedSeen, ModelSeen, Part},
         wire,
     },
+    runtime::Leadership,
 };
 use clap::Parser;
 use k8s_openapi::jiff::Timestamp;
@@ -137,7 +138,7 @@ fn scraped(spec: &OllamaServerSpec, memory: &Memory) {
     let object = Arc::new(OllamaServer::new("s", spec.clone()));
     let place = live.enter("uid");
     place.show(publish::snapshot(&object, memory, true, None));
-    let text = Metrics::new(&live, 10).expose();
+    let text = Metrics::new(&live, 10, &Leadership::always()).expose();
     assert!(exposition::unlabelled(text.as_bytes(), 0).is_ok(), "{text}");
     for line in text.lines() {
         assert!(line.starts_with("ollama_fleet_") || line.starts_with('#'), "{line:?}");

@@ -5,8 +5,6 @@ mod bodies;
 mod fleet;
 mod framing;
 mod names;
-mod neighbours;
-mod restart;
 mod slow;
 mod statuses;
 

@@ -14,6 +14,7 @@ use ollama_fleet_operator::{
         address::{AddressPolicy, SharedPolicy},
         tls::TlsSettings,
     },
+    runtime::Leadership,
 };
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -26,7 +27,7 @@ const LOOKUP: Duration = Duration::from_secs(2);
 fn prober(dns: &Dns) -> Prober {
     http::install_provider();
     let open = AddressPolicy { allowed: vec!["127.0.0.0/8".parse().unwrap()], ..AddressPolicy::default() };
-    let metrics = Metrics::new(&Live::default(), 0);
+    let metrics = Metrics::new(&Live::default(), 0, &Leadership::always());
     Prober::new(SharedPolicy::new(open), NameServers::One(dns.address, "svc.example.com"), metrics).unwrap()
 }
 
