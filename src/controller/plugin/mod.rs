@@ -9,7 +9,7 @@ pub mod index;
 pub mod installed;
 mod plan;
 mod tally;
-mod validate;
+pub mod validate;
 
 use super::{
     context::Context,
