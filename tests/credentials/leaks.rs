@@ -115,7 +115,7 @@ async fn no_value_of_a_secret_is_told_anywhere() {
 
     let log = scene.operator.log();
     // Silence proves nothing, unless the log has what may be told: the libraries', and the way of each request.
-    for word in ["hyper", "kube_client", "reqwest", "rustls", "secrets/right"] {
+    for word in ["hyper_util", "kube_client", "rustls", "secrets/right"] {
         assert!(log.contains(word), "the log has nothing of {word}");
     }
     assert_clean("the log", &log);
