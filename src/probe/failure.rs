@@ -12,8 +12,8 @@ pub enum Failure {
     DnsFailed,
     ConnectionRefused,
     Timeout,
-    /// TLS failed for none of the causes below, which share its reason: each is something else to do.
-    TlsFailed,
+    /// TLS failed for none of the causes below, which share its reason: each of them is something else to do.
+    TlsHandshake,
     TlsExpired,
     TlsNotYetValid,
     TlsWrongName,
@@ -45,7 +45,7 @@ impl Failure {
         Self::DnsFailed,
         Self::ConnectionRefused,
         Self::Timeout,
-        Self::TlsFailed,
+        Self::TlsHandshake,
         Self::TlsExpired,
         Self::TlsNotYetValid,
         Self::TlsWrongName,
@@ -74,7 +74,7 @@ impl Failure {
             Self::DnsFailed => "DNSFailed",
             Self::ConnectionRefused => "ConnectionRefused",
             Self::Timeout => "Timeout",
-            Self::TlsFailed
+            Self::TlsHandshake
             | Self::TlsExpired
             | Self::TlsNotYetValid
             | Self::TlsWrongName
@@ -109,7 +109,7 @@ impl Failure {
                 "the connection was refused or reset; is the server running and listening on this address?"
             }
             Self::Timeout => "no full answer in time, or no route to the host",
-            Self::TlsFailed => {
+            Self::TlsHandshake => {
                 "the TLS handshake failed; the other side may want another version of TLS, other ciphers or a client certificate"
             }
             Self::TlsExpired => "the certificate has expired; renew it",
@@ -198,6 +198,11 @@ impl Failure {
     /// Whether nothing was dialled because the address policy refuses it.
     pub fn is_refusal(self) -> bool {
         matches!(self, Self::AddressNotAllowed | Self::PortNotAllowed)
+    }
+
+    /// Whether it is one of the ways in which TLS fails.
+    pub fn is_tls(self) -> bool {
+        self.reason() == Self::TlsHandshake.reason()
     }
 
     /// Whether asking again cannot help before somebody changes something.
