@@ -14,6 +14,7 @@ mod chart;
 mod chart_rights;
 mod crds;
 mod harness;
+mod host_tls;
 mod hostile_agents;
 mod hostile_hosts;
 mod import;

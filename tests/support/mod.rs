@@ -27,6 +27,7 @@ pub mod namespace;
 pub mod objects;
 pub mod operator;
 pub mod scene;
+pub mod tls_host;
 pub mod wait;
 pub mod writes;
 
@@ -43,6 +44,7 @@ pub use objects::{
 };
 pub use operator::Operator;
 pub use scene::Scene;
+pub use tls_host::{Authority, Leaf, Secured, TlsHost, Way};
 pub use wait::{eventually, holds_for};
 pub use writes::WriteCounter;
 
