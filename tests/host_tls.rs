@@ -7,6 +7,7 @@ use crate::support::{
     objects::{has_condition, plugin, server_with},
     patch_spec, status_of,
 };
+use k8s_openapi::api::core::v1::Secret;
 use ollama_fleet_operator::{
     api::{OllamaServer, endpoint::Endpoint, ollama_server::BackendType},
     controller::server::live::Live,
@@ -16,6 +17,7 @@ use ollama_fleet_operator::{
         address::{AddressPolicy, SharedPolicy, parse_cidr},
         tls::{Authorities, Identity, TlsSettings},
     },
+    runtime::Leadership,
 };
 use rustls::pki_types::DnsName;
 use serde_json::{Value, json};
@@ -41,7 +43,12 @@ fn prober(dns: &Dns) -> Prober {
     http::install_provider();
     let allowed = vec![parse_cidr("127.0.0.0/8").unwrap()];
     let policy = SharedPolicy::new(AddressPolicy { allowed, ..AddressPolicy::default() });
-    Prober::new(policy, NameServers::One(dns.address), Metrics::new(&Live::default(), 0)).unwrap()
+    Prober::new(
+        policy,
+        NameServers::One(dns.address),
+        Metrics::new(&Live::default(), 0, &Leadership::always()),
+    )
+    .unwrap()
 }
 
 fn target(host: &str, tls: TlsSettings) -> HostTarget {
@@ -392,4 +399,37 @@ async fn a_renewed_certificate_is_taken_and_a_strangers_is_not() {
     }
     assert!(!agent.seen().requests.is_empty(), "the agent goes by the name of its server");
     drop(operator);
+}
+
+/// The authority and the client certificate of a Secret make a connection that is refused without them, on both sides.
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_of_a_secret_are_used_for_their_host() {
+    let (own, clients) = (Authority::new("own"), Authority::new("clients"));
+    let control_plane = ControlPlane::shared();
+    let (namespace, client) = (Namespace::new(control_plane).await, control_plane.client().await);
+    let _operator = Operator::builder(control_plane).namespace(&namespace).start().await;
+    let leaf = own.issue(&[ADDRESS]);
+    let host = TlsHost::start(Secured { clients: Some(&clients), ..Secured::by(&leaf) }).await;
+    let asks = clients.issue(&["operator"]);
+    let data = json!({"ca.crt": own.pem(), "tls.crt": asks.pem, "tls.key": asks.key_pem()});
+    let metadata = json!({"name": "certificates", "annotations": {"ollama-fleet.io/hosts": ADDRESS}});
+    let secret: Secret = serde_json::from_value(json!({"metadata": metadata, "stringData": data})).unwrap();
+    apply(&client, &namespace, &secret).await;
+    let spec = json!({"certSecretRef": {"name": "certificates"}});
+    apply(&client, &namespace, &server_with("with", host.https(), spec)).await;
+    eventually(VERDICT, "online by the Secret", async || {
+        has_condition(&get::<OllamaServer>(&client, &namespace, "with").await, "Ready", "True", "Online")
+    })
+    .await;
+    apply(&client, &namespace, &server_with("without", host.https(), json!({}))).await;
+    eventually(VERDICT, "refused without it", async || {
+        has_condition(
+            &get::<OllamaServer>(&client, &namespace, "without").await,
+            "Ready",
+            "False",
+            "TLSFailed",
+        )
+    })
+    .await;
+    assert_eq!(host.seen().plain, 0);
 }

@@ -13,6 +13,7 @@ mod bad_objects;
 mod chart;
 mod chart_rights;
 mod crds;
+mod credentials;
 mod harness;
 mod host_tls;
 mod hostile_agents;
