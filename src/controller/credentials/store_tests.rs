@@ -41,7 +41,8 @@ impl Scene {
                 }
             })
         };
-        let store = Arc::new(Store::new(fetch, Metrics::new(&Live::default(), 0, &Leadership::always())));
+        let metrics = Metrics::new(&Live::default(), 0, &Leadership::always());
+        let store = Arc::new(Store::new(fetch, metrics));
         Self { store, does, calls }
     }
 
