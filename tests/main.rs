@@ -15,6 +15,7 @@ mod chart_rights;
 mod crds;
 mod credentials;
 mod harness;
+mod host_tls;
 mod hostile_agents;
 mod hostile_hosts;
 mod import;

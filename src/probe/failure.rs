@@ -14,8 +14,8 @@ pub enum Failure {
     DnsFailed,
     ConnectionRefused,
     Timeout,
-    /// TLS failed for none of the causes below, which share its reason: each is something else to do.
-    TlsFailed,
+    /// TLS failed for none of the causes below, which share its reason: each of them is something else to do.
+    TlsHandshake,
     TlsExpired,
     TlsNotYetValid,
     TlsWrongName,
@@ -50,7 +50,7 @@ impl Failure {
         Self::DnsFailed,
         Self::ConnectionRefused,
         Self::Timeout,
-        Self::TlsFailed,
+        Self::TlsHandshake,
         Self::TlsExpired,
         Self::TlsNotYetValid,
         Self::TlsWrongName,
@@ -79,7 +79,7 @@ impl Failure {
             Self::DnsFailed => "DNSFailed",
             Self::ConnectionRefused => "ConnectionRefused",
             Self::Timeout => "Timeout",
-            Self::TlsFailed
+            Self::TlsHandshake
             | Self::TlsExpired
             | Self::TlsNotYetValid
             | Self::TlsWrongName
@@ -115,7 +115,7 @@ impl Failure {
                 "the connection was refused or reset; is the server running and listening on this address?"
             }
             Self::Timeout => "no full answer in time, or no route to the host",
-            Self::TlsFailed => {
+            Self::TlsHandshake => {
                 "the TLS handshake failed; the other side may want another version of TLS, other ciphers or a client certificate"
             }
             Self::TlsExpired => "the certificate has expired; renew it",
@@ -221,7 +221,12 @@ impl Failure {
 
     /// Whether other credentials or certificates might have been taken.
     pub fn may_be_of_credentials(self) -> bool {
-        matches!(self, Self::Unauthorized | Self::HostRejected) || self.reason() == Self::TlsFailed.reason()
+        matches!(self, Self::Unauthorized | Self::HostRejected) || self.is_tls()
+    }
+
+    /// Whether it is one of the ways in which TLS fails.
+    pub fn is_tls(self) -> bool {
+        self.reason() == Self::TlsHandshake.reason()
     }
 
     /// Whether asking again cannot help before somebody changes something.

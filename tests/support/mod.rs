@@ -29,6 +29,7 @@ pub mod operator;
 pub mod proc;
 pub mod raw_host;
 pub mod scene;
+pub mod tls_host;
 pub mod wait;
 pub mod writes;
 
@@ -46,6 +47,7 @@ pub use objects::{
 pub use operator::Operator;
 pub use raw_host::RawHost;
 pub use scene::Scene;
+pub use tls_host::{Authority, Leaf, Secured, TlsHost, Way};
 pub use wait::{eventually, holds_for};
 pub use writes::WriteCounter;
 
