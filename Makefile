@@ -64,6 +64,14 @@ bench: build ## Measure a fleet of BENCH_SERVERS (1000) servers
 fuzz: ## Fuzz the parsers of foreign input, FUZZ_SECONDS (60) each
 	@exec tools/scripts/fuzz.sh
 
+.PHONY: faults
+faults: tools ## The long forms of the tests of faults: every kill, full sizes; about half an hour
+	@exec tools/scripts/faults.sh
+
+.PHONY: soak
+soak: build ## A fleet of SOAK_SERVERS (300) that never rests, for SOAK_MINUTES (10); growth and untruths fail
+	@exec python3 tools/soak/soak.py
+
 .PHONY: lint
 lint: ## Format and lints only
 	@exec tools/scripts/test.sh lint

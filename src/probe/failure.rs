@@ -5,6 +5,9 @@ use super::{
 };
 use std::{error::Error, io};
 
+/// ENFILE and EMFILE, for which the standard library has no name.
+const OUT_OF_FILES: [i32; 2] = [23, 24];
+
 /// The class of a failure. Its name is the reason in conditions, the label in metrics, and what a person searches for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Failure {
@@ -38,6 +41,8 @@ pub enum Failure {
     InvalidResponse,
     ResponseTooLarge,
     UnexpectedRedirect,
+    /// The operator's own trouble: it says nothing of the host, so it is counted and never a verdict.
+    TooManyOpenFiles,
     /// Nothing was asked: the credentials for it could not be had.
     NoCredential(NoCredential),
 }
@@ -99,6 +104,7 @@ impl Failure {
             Self::InvalidResponse => "InvalidResponse",
             Self::ResponseTooLarge => "ResponseTooLarge",
             Self::UnexpectedRedirect => "UnexpectedRedirect",
+            Self::TooManyOpenFiles => "TooManyOpenFiles",
             Self::NoCredential(cause) => cause.reason(),
         }
     }
@@ -163,6 +169,7 @@ impl Failure {
             Self::UnexpectedRedirect => {
                 "the host redirects, and redirects are never followed; write the final address"
             }
+            Self::TooManyOpenFiles => "the operator has no descriptor left",
             Self::NoCredential(cause) => cause.text(),
         }
     }
@@ -334,7 +341,11 @@ fn symptom(error: &(dyn Error + 'static)) -> Option<Failure> {
             return Some(Failure::InvalidResponse);
         }
     }
-    match error.downcast_ref::<io::Error>()?.kind() {
+    let error = error.downcast_ref::<io::Error>()?;
+    if error.raw_os_error().is_some_and(|code| OUT_OF_FILES.contains(&code)) {
+        return Some(Failure::TooManyOpenFiles);
+    }
+    match error.kind() {
         io::ErrorKind::ConnectionRefused
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted
