@@ -45,7 +45,7 @@ fn prober(dns: &Dns) -> Prober {
     let policy = SharedPolicy::new(AddressPolicy { allowed, ..AddressPolicy::default() });
     Prober::new(
         policy,
-        NameServers::One(dns.address),
+        NameServers::One(dns.address, ""),
         Metrics::new(&Live::default(), 0, &Leadership::always()),
     )
     .unwrap()

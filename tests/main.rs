@@ -19,6 +19,7 @@ mod host_tls;
 mod hostile_agents;
 mod hostile_hosts;
 mod import;
+mod leader;
 mod many;
 mod many_plugins;
 mod models;
