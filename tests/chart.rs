@@ -99,7 +99,9 @@ fn the_address_policy_is_handed_over() {
 #[test]
 fn every_rendered_object_is_valid() {
     let control_plane = ControlPlane::start_bare();
-    control_plane.kubectl(&["create", "namespace", "fleet"], None).ok();
+    for namespace in ["fleet", "team-a", "team-b"] {
+        control_plane.kubectl(&["create", "namespace", namespace], None).ok();
+    }
     for values in [MINIMAL, EVERYTHING] {
         for object in render(values, "fleet") {
             // The Prometheus Operator's kinds, which this control plane does not have.
@@ -125,15 +127,32 @@ fn every_rendered_object_is_valid() {
     assert_eq!(of_kind(&minimal, "Deployment")[0]["spec"]["strategy"], json!({ "type": "Recreate" }));
 }
 
-/// No rule of the chart's roles is wider than needed: no wildcard, and nothing on Secrets.
+/// No rule of the chart's roles is wider than needed: no wildcard; Secrets may be read by name, in namespaces that are
+/// named, and nowhere else.
 #[test]
-fn the_roles_have_no_wildcard_and_no_secrets() {
-    for values in [MINIMAL, EVERYTHING] {
+fn the_roles_have_no_wildcard_and_secrets_only_by_name() {
+    for (values, expected) in [(MINIMAL, vec!["fleet"]), (EVERYTHING, vec!["team-a"])] {
         let objects = render(values, "fleet");
+        let mut readers = Vec::new();
         for role in of_kind(&objects, "ClusterRole").into_iter().chain(of_kind(&objects, "Role")) {
-            let rules = role["rules"].to_string();
-            assert!(!rules.contains("\"*\"") && !rules.contains("secrets"), "{role}");
+            assert!(!role["rules"].to_string().contains("\"*\""), "{role}");
+            if role["rules"].to_string().contains("secrets") {
+                assert_eq!(
+                    role["rules"],
+                    json!([{ "apiGroups": [""], "resources": ["secrets"], "verbs": ["get"] }])
+                );
+                readers.push(&role["metadata"]["name"]);
+            }
         }
+        for binding in of_kind(&objects, "ClusterRoleBinding") {
+            assert!(!readers.contains(&&binding["roleRef"]["name"]), "{binding}");
+        }
+        let bound: Vec<&Value> = of_kind(&objects, "RoleBinding")
+            .into_iter()
+            .filter(|binding| readers.contains(&&binding["roleRef"]["name"]))
+            .map(|binding| &binding["metadata"]["namespace"])
+            .collect();
+        assert_eq!(bound, expected, "{values}");
     }
 }
 

@@ -1,12 +1,15 @@
 //! Reading one agent: one GET, under its own deadline, beside the poll of the host it runs on.
 
 use super::{
-    Failure, Lane, Owner, PATIENCE_MAX, Prober,
+    Failure, Lane, Owner, Prober,
     client::{BODY_MAX, Request},
-    limits::Share,
+    limits::PATIENCE,
+    tls::TlsSettings,
+    turns::Asker,
 };
 use crate::api::endpoint::Endpoint;
-use std::{sync::Arc, time::Duration};
+use hyper::header::HeaderValue;
+use std::time::Duration;
 use tokio::time::{Instant, timeout, timeout_at};
 
 /// One agent to be read.
@@ -16,9 +19,10 @@ pub struct AgentTarget {
     pub owner: Owner,
     pub endpoint: Endpoint,
     pub path: String,
+    /// Sent as Authorization; marked as sensitive, so that nothing prints it.
+    pub authorization: Option<HeaderValue>,
+    pub tls: TlsSettings,
     pub timeout: Duration,
-    /// How long to wait for the turn at the address and for a slot: past the next poll it makes no sense.
-    pub patience: Duration,
     pub lane: Lane,
 }
 
@@ -34,21 +38,23 @@ pub struct AgentAnswer {
 impl Prober {
     /// The agent's answer, at most 1 MiB. `None`: no slot came free in time, so nothing was asked.
     pub async fn agent(&self, target: &AgentTarget) -> Option<Result<AgentAnswer, Failure>> {
-        let deadline = Instant::now() + target.timeout;
-        let address = match timeout_at(deadline, self.address_of(&target.endpoint)).await {
-            Err(_) => return Some(Err(Failure::DnsFailed)),
-            Ok(Err(failure)) => return Some(Err(failure)),
-            Ok(Ok(address)) => address,
+        let namespace = &target.owner.namespace;
+        let address = match self.address_of(&target.endpoint, namespace, target.timeout).await? {
+            Ok((address, _)) => address,
+            Err(failure) => return Some(Err(failure)),
         };
         // An agent's port may be the host's own, which is asked by one at a time, or that of another server's agents.
         let waiting = async {
-            let share = Share::With(Arc::clone(&target.owner));
-            let turn = self.limits.turn(address, target.endpoint.port, share).await?;
-            self.limits.agent_slot(target.lane).await.map(|slot| (turn, slot))
+            let asker = Asker::beside_its_own(&target.owner);
+            let turn = self.limits.turn(address, target.endpoint.port, asker).await?;
+            self.limits.agent_slot(target.lane, namespace).await.map(|slot| (turn, slot))
         };
-        let (turn, slot) = timeout(target.patience.min(PATIENCE_MAX), waiting).await.ok()??;
+        let (mut turn, slot) = timeout(PATIENCE, waiting).await.ok()??;
         let deadline = Instant::now() + target.timeout;
-        let result = timeout_at(deadline, self.read(target)).await.unwrap_or(Err(Failure::Timeout));
+        let result = tokio::select! {
+            result = timeout_at(deadline, self.read(target)) => result.unwrap_or(Err(Failure::Timeout)),
+            () = turn.is_over() => Err(Failure::Timeout),
+        };
         drop((turn, slot));
         Some(result)
     }
@@ -57,9 +63,11 @@ impl Prober {
         let request = Request {
             endpoint: &target.endpoint,
             path: &target.path,
+            namespace: &target.owner.namespace,
             host_header: None,
             lane: target.lane,
-            insecure_skip_verify: false,
+            authorization: target.authorization.as_ref(),
+            tls: &target.tls,
             body_max: BODY_MAX,
             last: true,
         };

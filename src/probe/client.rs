@@ -5,14 +5,17 @@
 use super::{
     address::{AddressPolicy, SharedPolicy},
     failure::Failure,
+    limits::{Limits, Namespace, SMALL_BODY},
     resolve::CheckedResolver,
+    tls::TlsSettings,
 };
 use crate::api::endpoint::Endpoint;
 use k8s_openapi::jiff::{Timestamp, fmt::rfc2822};
 use reqwest::{
     Client, StatusCode, Url,
     header::{
-        ACCEPT_ENCODING, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HOST, HeaderMap, HeaderValue,
+        ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HOST, HeaderMap,
+        HeaderValue,
     },
     redirect,
 };
@@ -47,6 +50,7 @@ pub struct HttpClients {
     verified: [Client; 2],
     unverified: [Client; 2],
     policy: Arc<SharedPolicy>,
+    limits: Limits,
 }
 
 /// What of an answer is used.
@@ -64,9 +68,12 @@ pub struct Answer {
 pub struct Request<'a> {
     pub endpoint: &'a Endpoint,
     pub path: &'a str,
+    /// Of whoever asks, for its share of large bodies.
+    pub namespace: &'a Namespace,
     pub host_header: Option<&'a HeaderValue>,
     pub lane: Lane,
-    pub insecure_skip_verify: bool,
+    pub authorization: Option<&'a HeaderValue>,
+    pub tls: &'a TlsSettings,
     pub body_max: usize,
     /// The last request of a poll closes the connection, so that no idle ones pile up between polls.
     pub last: bool,
@@ -82,6 +89,7 @@ impl HttpClients {
         resolver: &CheckedResolver,
         policy: Arc<SharedPolicy>,
         tls: &rustls::ClientConfig,
+        limits: Limits,
     ) -> Result<Self, ClientError> {
         let build = |lane: Lane, verify: bool| {
             let mut builder = Client::builder()
@@ -106,16 +114,20 @@ impl HttpClients {
             verified: [build(Lane::Healthy, true)?, build(Lane::Suspect, true)?],
             unverified: [build(Lane::Healthy, false)?, build(Lane::Suspect, false)?],
             policy,
+            limits,
         })
     }
 
     /// One GET. Any status is an answer; what is not an answer at all is a [`Failure`].
     pub async fn get(&self, request: Request<'_>) -> Result<Answer, Failure> {
         let url = checked_url(request.endpoint, request.path, &self.policy.get())?;
-        let clients = if request.insecure_skip_verify { &self.unverified } else { &self.verified };
+        let clients = if request.tls.skip_verify { &self.unverified } else { &self.verified };
         let mut builder = clients[request.lane as usize].get(url).header(ACCEPT_ENCODING, "identity");
         if let Some(host) = request.host_header {
             builder = builder.header(HOST, host);
+        }
+        if let Some(authorization) = request.authorization {
+            builder = builder.header(AUTHORIZATION, authorization);
         }
         if request.last {
             builder = builder.header(CONNECTION, "close");
@@ -128,19 +140,33 @@ impl HttpClients {
         let date = date_of(response.headers());
         let content_type = content_type_of(response.headers());
         let announced = response.content_length().unwrap_or_default();
+        if !status.is_success() {
+            // Only the class of an error is kept. What it has to say is read for the sake of the connection, if short.
+            let mut read = 0;
+            while read <= SMALL_BODY
+                && announced <= SMALL_BODY as u64
+                && let Ok(Some(chunk)) = response.chunk().await
+            {
+                read += chunk.len();
+            }
+            return Ok(Answer { status: status.as_u16(), date, content_type, body: Vec::new() });
+        }
         if announced > request.body_max as u64 {
             return Err(Failure::ResponseTooLarge);
         }
-        // An error's body is of no use: only its class is kept.
-        let body_max = if status.is_success() { request.body_max } else { BODY_MAX };
-        let mut body = Vec::with_capacity(usize::try_from(announced).unwrap_or_default());
+        let announced = usize::try_from(announced).unwrap_or_default();
+        let mut body = Vec::with_capacity(announced.min(SMALL_BODY));
+        let mut large = None;
         while let Some(chunk) = response.chunk().await.map_err(|error| body_failure(&error))? {
-            if body.len() + chunk.len() > body_max {
+            let length = body.len() + chunk.len();
+            if length > request.body_max {
                 return Err(Failure::ResponseTooLarge);
             }
-            if status.is_success() {
-                body.extend_from_slice(&chunk);
+            if length > SMALL_BODY && large.is_none() {
+                large = self.limits.large_body(request.namespace).await;
+                body.reserve_exact(announced.saturating_sub(body.len()));
             }
+            body.extend_from_slice(&chunk);
         }
         Ok(Answer { status: status.as_u16(), date, content_type, body })
     }

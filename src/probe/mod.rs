@@ -10,6 +10,7 @@ pub mod address;
 mod agent;
 mod client;
 mod failure;
+mod fair;
 mod generic;
 mod limits;
 mod ollama;
@@ -17,7 +18,8 @@ mod openai;
 pub mod report;
 mod resolve;
 pub mod text;
-mod tls;
+pub mod tls;
+mod turns;
 mod wire;
 
 pub use agent::{AgentAnswer, AgentTarget};
@@ -27,23 +29,25 @@ pub use limits::Owner;
 pub use resolve::NameServers;
 
 use crate::{
-    api::{endpoint::Endpoint, ollama_server::BackendType},
+    api::{
+        endpoint::{Endpoint, Host},
+        ollama_server::BackendType,
+    },
     metrics::Metrics,
 };
 use address::{AddressPolicy, SharedPolicy};
 use client::{Answer, BODY_MAX, HttpClients, Request};
-use limits::{Limits, Share};
+use hyper::header::HeaderValue;
+use limits::{Limits, Namespace, PATIENCE};
 use report::HostReport;
-use reqwest::header::HeaderValue;
 use resolve::{CheckedResolver, ResolveError};
 use std::{net::IpAddr, sync::Arc, time::Duration};
+use tls::TlsSettings;
 use tokio::{
     sync::watch,
     time::{Instant, timeout, timeout_at},
 };
-
-/// Longest wait for a turn and a slot, whatever the interval: a poll that has not begun by then is skipped.
-const PATIENCE_MAX: Duration = Duration::from_secs(30);
+use turns::Asker;
 
 /// One host to be polled, and how.
 #[derive(Clone, Debug)]
@@ -53,11 +57,11 @@ pub struct HostTarget {
     pub endpoint: Endpoint,
     pub backend: BackendType,
     pub host_header: Option<HeaderValue>,
-    pub insecure_skip_verify: bool,
+    /// Sent as Authorization; marked as sensitive, so that nothing prints it.
+    pub authorization: Option<HeaderValue>,
+    pub tls: TlsSettings,
     /// Bounds everything from the name lookup to the last byte.
     pub timeout: Duration,
-    /// How long to wait for a slot and for the turn at the address: past the next poll it makes no sense.
-    pub patience: Duration,
     pub lane: Lane,
     /// Whether the list of models on disk is due.
     pub with_models: bool,
@@ -66,10 +70,10 @@ pub struct HostTarget {
 impl HostTarget {
     /// Ollama is asked one thing at a time; the agent of another backend, at the port of that backend, may be read
     /// beside it.
-    fn share(&self) -> Share {
+    fn asker(&self) -> Asker {
         match self.backend {
-            BackendType::Ollama => Share::Alone,
-            _ => Share::With(Arc::clone(&self.owner)),
+            BackendType::Ollama => Asker::alone(&self.owner),
+            _ => Asker::beside_its_own(&self.owner),
         }
     }
 }
@@ -100,8 +104,9 @@ impl Prober {
         metrics: Arc<Metrics>,
     ) -> Result<Self, ClientError> {
         let resolver = CheckedResolver::new(Arc::clone(&policy), servers);
-        let clients = HttpClients::new(&resolver, Arc::clone(&policy), &tls::verified())?;
-        Ok(Self { clients, resolver, policy, limits: Limits::default(), metrics })
+        let limits = Limits::default();
+        let clients = HttpClients::new(&resolver, Arc::clone(&policy), &tls::verified(), limits.clone())?;
+        Ok(Self { clients, resolver, policy, limits, metrics })
     }
 
     /// The address policy of now.
@@ -116,29 +121,35 @@ impl Prober {
 
     /// Polls one host. Waiting for a slot and for the turn does not count against the host's deadline.
     pub async fn host(&self, target: &HostTarget) -> HostOutcome {
-        let patience = target.patience.min(PATIENCE_MAX);
-        let deadline = Instant::now() + target.timeout;
-        let address = match timeout_at(deadline, self.address_of(&target.endpoint)).await {
-            Err(_) => return HostOutcome::Failed(Failure::DnsFailed),
-            Ok(Err(failure)) => return HostOutcome::Failed(failure),
-            Ok(Ok(address)) => address,
-        };
-        let before = Instant::now();
-        // The turn first: whoever waits for one address must not hold a slot that another could use.
-        let waiting = async {
-            let turn = self.limits.turn(address, target.endpoint.port, target.share()).await?;
-            self.limits.host_slot(target.lane).await.map(|slot| (turn, slot))
-        };
-        let Ok(Some((turn, slot))) = timeout(patience, waiting).await else {
+        let Some(looked_up) =
+            self.address_of(&target.endpoint, &target.owner.namespace, target.timeout).await
+        else {
             return HostOutcome::Skipped;
         };
-        let deadline = deadline + before.elapsed();
-        let ask = Ask { prober: self, target, deadline };
-        let result = match target.backend {
-            BackendType::Ollama => ollama::poll(&ask).await,
-            BackendType::Vllm => openai::poll(&ask).await,
-            // A provider plugin is asked elsewhere; until it exists such a server is not accepted.
-            BackendType::Generic | BackendType::Plugin => generic::poll(&ask).await,
+        let (address, left) = match looked_up {
+            Ok(found) => found,
+            Err(failure) => return HostOutcome::Failed(failure),
+        };
+        // The turn first: whoever waits for one address must not hold a slot that another could use.
+        let waiting = async {
+            let turn = self.limits.turn(address, target.endpoint.port, target.asker()).await?;
+            self.limits.host_slot(target.lane, &target.owner.namespace).await.map(|slot| (turn, slot))
+        };
+        let Ok(Some((mut turn, slot))) = timeout(PATIENCE, waiting).await else {
+            return HostOutcome::Skipped;
+        };
+        let ask = Ask { prober: self, target, deadline: Instant::now() + left };
+        let poll = async {
+            match target.backend {
+                BackendType::Ollama => ollama::poll(&ask).await,
+                BackendType::Vllm => openai::poll(&ask).await,
+                // A provider plugin is asked elsewhere; until it exists such a server is not accepted.
+                BackendType::Generic | BackendType::Plugin => generic::poll(&ask).await,
+            }
+        };
+        let result = tokio::select! {
+            result = poll => result,
+            () = turn.is_over() => Err(Failure::Timeout),
         };
         drop((turn, slot));
         match result {
@@ -147,14 +158,33 @@ impl Prober {
         }
     }
 
-    async fn address_of(&self, endpoint: &Endpoint) -> Result<IpAddr, Failure> {
+    /// The address of an endpoint, and what is left of the time for asking it, in which waiting does not count.
+    /// `None`: no slot for a lookup came free in time.
+    async fn address_of(
+        &self,
+        endpoint: &Endpoint,
+        namespace: &Namespace,
+        time: Duration,
+    ) -> Option<Result<(IpAddr, Duration), Failure>> {
         // Before the lookup: the name of what must not be dialled is nobody's business.
-        self.policy.get().check_port(endpoint.port)?;
-        match self.resolver.resolve(&endpoint.host).await {
-            Ok(addresses) => addresses.first().copied().ok_or(Failure::DnsFailed),
-            Err(ResolveError::NotAllowed(refused)) => Err(refused.into()),
-            Err(ResolveError::Lookup(_)) => Err(Failure::DnsFailed),
+        if let Err(refused) = self.policy.get().check_port(endpoint.port) {
+            return Some(Err(refused.into()));
         }
+        let slot = match &endpoint.host {
+            Host::Ip(_) => None,
+            Host::Name(_) => Some(timeout(PATIENCE, self.limits.lookup_slot(namespace)).await.ok()??),
+        };
+        let begin = Instant::now();
+        let found = timeout(time, self.resolver.resolve(&endpoint.host)).await;
+        drop(slot);
+        Some(match found {
+            Ok(Ok(addresses)) => match addresses.first() {
+                Some(address) => Ok((*address, time.saturating_sub(begin.elapsed()))),
+                None => Err(Failure::DnsFailed),
+            },
+            Ok(Err(ResolveError::NotAllowed(refused))) => Err(refused.into()),
+            Err(_) | Ok(Err(ResolveError::Lookup(_))) => Err(Failure::DnsFailed),
+        })
     }
 }
 
@@ -171,9 +201,11 @@ impl Ask<'_> {
         let request = Request {
             endpoint: &self.target.endpoint,
             path,
+            namespace: &self.target.owner.namespace,
             host_header: self.target.host_header.as_ref(),
             lane: self.target.lane,
-            insecure_skip_verify: self.target.insecure_skip_verify,
+            authorization: self.target.authorization.as_ref(),
+            tls: &self.target.tls,
             body_max,
             last,
         };

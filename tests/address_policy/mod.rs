@@ -18,9 +18,10 @@ use ollama_fleet_operator::{
     controller::server::live::Live,
     metrics::Metrics,
     probe::{
-        AgentTarget, Failure, HostOutcome, HostTarget, Lane, NameServers, Prober,
+        AgentTarget, Failure, HostOutcome, HostTarget, Lane, NameServers, Owner, Prober,
         address::{AddressPolicy, SharedPolicy, parse_cidr},
         report::{HostReport, Part},
+        tls::TlsSettings,
     },
 };
 use serde_json::json;
@@ -75,15 +76,19 @@ fn prober(policy: &Arc<SharedPolicy>, dns: &Dns) -> Prober {
     Prober::new(Arc::clone(policy), NameServers::One(dns.address), metrics).unwrap()
 }
 
+fn owner(uid: &str) -> Owner {
+    Owner { namespace: "n".into(), uid: uid.into() }
+}
+
 async fn poll(prober: &Prober, endpoint: &Endpoint) -> HostOutcome {
     let target = HostTarget {
-        owner: "host".into(),
+        owner: owner("host"),
         endpoint: endpoint.clone(),
         backend: BackendType::Ollama,
         host_header: None,
-        insecure_skip_verify: false,
+        authorization: None,
+        tls: TlsSettings::default(),
         timeout: Duration::from_secs(10),
-        patience: Duration::from_secs(10),
         lane: Lane::Healthy,
         with_models: false,
     };
@@ -93,11 +98,12 @@ async fn poll(prober: &Prober, endpoint: &Endpoint) -> HostOutcome {
 async fn read_agent(prober: &Prober, endpoint: &Endpoint) -> Option<Failure> {
     let (endpoint, path) = (endpoint.clone(), "/metrics".to_owned());
     let target = AgentTarget {
-        owner: "agent".into(),
+        owner: owner("agent"),
         endpoint,
         path,
+        authorization: None,
+        tls: TlsSettings::default(),
         timeout: Duration::from_secs(10),
-        patience: Duration::from_secs(10),
         lane: Lane::Healthy,
     };
     prober.agent(&target).await.and_then(Result::err)

@@ -7,10 +7,10 @@ use crate::{
         ollama_server::{BackendType, OllamaServerSpec},
     },
     args::PollArgs,
-    probe::{Failure, address::AddressPolicy},
+    probe::{Failure, address::AddressPolicy, tls::TlsSettings},
 };
+use hyper::header::HeaderValue;
 use k8s_openapi::jiff::Timestamp;
-use reqwest::header::HeaderValue;
 use std::time::Duration;
 
 /// A list of models is dear for the host: it reads every manifest from disk.
@@ -22,7 +22,7 @@ pub struct Accepted {
     pub endpoint: Endpoint,
     pub backend: BackendType,
     pub host_header: Option<HeaderValue>,
-    pub insecure_skip_verify: bool,
+    pub tls: TlsSettings,
     pub interval: Duration,
     pub timeout: Duration,
     pub failure_threshold: u32,
@@ -34,9 +34,9 @@ pub struct Accepted {
 
 impl Accepted {
     /// Who is asked, and how: whoever changes any of it waits for the answer.
-    pub fn way(&self) -> (Endpoint, BackendType, Option<HeaderValue>, bool) {
-        let Self { endpoint, backend, host_header, insecure_skip_verify, .. } = self;
-        (endpoint.clone(), *backend, host_header.clone(), *insecure_skip_verify)
+    pub fn way(&self) -> (Endpoint, BackendType, Option<HeaderValue>, TlsSettings) {
+        let Self { endpoint, backend, host_header, tls, .. } = self;
+        (endpoint.clone(), *backend, host_header.clone(), tls.clone())
     }
 }
 
@@ -103,7 +103,7 @@ pub fn accept(
         endpoint,
         backend: spec.backend_type,
         host_header,
-        insecure_skip_verify: spec.insecure_skip_verify,
+        tls: TlsSettings { skip_verify: spec.insecure_skip_verify, ..TlsSettings::default() },
         interval,
         timeout: effective_timeout(timeout, interval),
         failure_threshold: threshold(poll.failure_threshold, defaults.failure_threshold),

@@ -9,7 +9,7 @@ use crate::{
     controller::{context::Context, plugin::index::ActivePlugin},
     metrics::Metrics,
     plugins::{answer::Answer, counters::Counters, values::AgentValues},
-    probe::{AgentAnswer, AgentTarget, Failure, Lane, Owner},
+    probe::{AgentAnswer, AgentTarget, Failure, Lane, Owner, tls::TlsSettings},
 };
 use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
 use tokio::{
@@ -77,11 +77,12 @@ impl AgentRound {
             }
             let suspect = memory.agent_is_failing(&plugin.name) || memory.is_failing();
             let target = AgentTarget {
-                owner: Arc::clone(&self.owner),
+                owner: self.owner.clone(),
                 endpoint: plugin.endpoint(&accepted.endpoint, port),
                 path: plugin.path.clone(),
+                authorization: None,
+                tls: TlsSettings { server_name: accepted.tls.server_name.clone(), ..TlsSettings::default() },
                 timeout: effective_timeout(plugin.timeout, accepted.interval),
-                patience: accepted.interval,
                 lane: if suspect { Lane::Suspect } else { Lane::Healthy },
             };
             let (context, plugin) = (Arc::clone(context), Arc::clone(plugin));
@@ -122,7 +123,7 @@ impl AgentRound {
 
     /// Forgets everything that is under way and that is kept: it is of another host.
     pub fn abandon(&mut self) {
-        *self = Self::new(Arc::clone(&self.owner));
+        *self = Self::new(self.owner.clone());
     }
 
     /// Forgets what is of a plugin that was edited, is gone, or is asked elsewhere now.

@@ -101,13 +101,13 @@ impl Round {
 /// How the host is asked this time.
 pub fn host_target(owner: &Owner, accepted: &Accepted, memory: &Memory, with_models: bool) -> HostTarget {
     HostTarget {
-        owner: Arc::clone(owner),
+        owner: owner.clone(),
         endpoint: accepted.endpoint.clone(),
         backend: accepted.backend,
         host_header: accepted.host_header.clone(),
-        insecure_skip_verify: accepted.insecure_skip_verify,
+        authorization: None,
+        tls: accepted.tls.clone(),
         timeout: accepted.timeout,
-        patience: accepted.interval,
         lane: if memory.is_failing() { Lane::Suspect } else { Lane::Healthy },
         with_models,
     }

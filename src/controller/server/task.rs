@@ -70,7 +70,8 @@ impl ServerTask {
         let plugins = context.plugins.subscribe();
         let uid = current.uid().unwrap_or_default();
         let phase = Phase::of(&uid);
-        let owner: Owner = uid.into();
+        let namespace = current.namespace().unwrap_or_default();
+        let owner = Owner { namespace: namespace.into(), uid: uid.into() };
         Self {
             object,
             plugins,
@@ -83,7 +84,7 @@ impl ServerTask {
             selected: Vec::new(),
             unknown_ports: Vec::new(),
             round: Round::default(),
-            agents: AgentRound::new(Arc::clone(&owner)),
+            agents: AgentRound::new(owner.clone()),
             owner,
             timing: Timing::default(),
             current,

@@ -1,4 +1,4 @@
-//! TLS towards hosts: whom to trust. The platform's roots where it has any, else the embedded ones.
+//! What rustls is told: the platform's roots where it has any, else the embedded ones.
 
 use rustls::{
     ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
