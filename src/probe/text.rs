@@ -3,6 +3,10 @@
 /// At most `max` characters of `text`, without control characters and without those that change the direction of
 /// writing or take no room: nothing that a host says may move a cursor, hide text or break a line.
 pub fn clean(text: &str, max: usize) -> String {
+    // Nearly all text is of this kind, and is copied whole.
+    if text.len() <= max && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.to_owned();
+    }
     text.chars().filter(|c| !is_hidden(*c)).take(max).collect()
 }
 
