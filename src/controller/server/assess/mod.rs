@@ -9,6 +9,7 @@ mod pressure;
 mod reach;
 mod rules;
 mod significance;
+mod size;
 
 #[cfg(test)]
 mod tests;
