@@ -26,6 +26,7 @@ impl ApiFailure {
                 404 if status.reason != "NotFound" || names_nothing(status) => Self::Unavailable,
                 404 | 410 => Self::Gone,
                 409 => Self::Conflict,
+                403 if namespace_is_going(status) => Self::Gone,
                 401 | 403 => Self::Forbidden,
                 408 | 429 | 500..=599 => Self::Unavailable,
                 _ => Self::Refused,
@@ -50,6 +51,12 @@ fn names_nothing(status: &Status) -> bool {
     status.details.as_ref().is_none_or(|details| details.name.is_empty())
 }
 
+/// Nothing is created in a namespace that is being deleted, whatever the rights.
+fn namespace_is_going(status: &Status) -> bool {
+    let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
+    causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -62,6 +69,7 @@ mod tests {
     #[case::plain_text(json!({"code": 404, "reason": "Failed to parse error data"}), ApiFailure::Unavailable)]
     #[case::conflict(json!({"code": 409, "reason": "Conflict"}), ApiFailure::Conflict)]
     #[case::forbidden(json!({"code": 403, "reason": "Forbidden"}), ApiFailure::Forbidden)]
+    #[case::namespace_is_going(json!({"code": 403, "reason": "Forbidden", "details": {"causes": [{"reason": "NamespaceTerminating", "message": "", "field": ""}]}}), ApiFailure::Gone)]
     #[case::invalid(json!({"code": 422, "reason": "Invalid"}), ApiFailure::Refused)]
     #[case::too_many(json!({"code": 429, "reason": "TooManyRequests"}), ApiFailure::Unavailable)]
     #[case::overloaded(json!({"code": 503, "reason": "ServiceUnavailable"}), ApiFailure::Unavailable)]

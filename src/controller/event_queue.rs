@@ -36,6 +36,10 @@ const HELD_MAX: u32 = 100;
 const IN_FLIGHT_MAX: usize = 8;
 /// Deadline of one call; kube's client has none of its own.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often an Event that was forbidden is sent again, each time after twice the wait: half a minute in all. An API
+/// server that has just started refuses everybody but administrators until it has read the roles.
+const FORBIDDEN_TRIES: u32 = 4;
+const FORBIDDEN_WAIT: Duration = Duration::from_secs(2);
 /// Pause after a failure of the API server.
 const PAUSE: Duration = Duration::from_secs(1);
 /// What a stop waits for the Events that are under way or waiting.
@@ -47,6 +51,8 @@ struct Queued {
     regarding: ObjectReference,
     text: EventText,
     urgent: bool,
+    /// How often it was forbidden.
+    forbidden: u32,
 }
 
 #[derive(Default)]
@@ -84,7 +90,8 @@ impl EventQueue {
 
     /// Asks for an Event about an object.
     pub fn submit(&self, regarding: ObjectReference, text: EventText, urgent: bool) {
-        let accepted = self.shared.lock().accept(Queued { regarding, text, urgent }, Instant::now());
+        let accepted =
+            self.shared.lock().accept(Queued { regarding, text, urgent, forbidden: 0 }, Instant::now());
         if accepted {
             self.shared.changed.notify_one();
         } else {
@@ -179,6 +186,18 @@ impl State {
         true
     }
 
+    /// Keeps what was forbidden for another try, which holds nobody up; false if it has had them all.
+    fn forbidden(&mut self, mut queued: Queued, now: Instant) -> bool {
+        if queued.forbidden >= FORBIDDEN_TRIES || self.depth() >= QUEUE_MAX {
+            return false;
+        }
+        self.sequence += 1;
+        let ready = now + FORBIDDEN_WAIT * (1 << queued.forbidden);
+        queued.forbidden += 1;
+        self.held.insert((ready, self.sequence), queued);
+        true
+    }
+
     fn push(&mut self, queued: Queued) {
         if queued.urgent { self.urgent.push_back(queued) } else { self.routine.push_back(queued) }
     }
@@ -246,7 +265,8 @@ impl Shared {
                 }
                 false
             }
-            // The namespace is going, or the rights are missing: another try would only hold up the others.
+            ApiFailure::Forbidden if self.lock().forbidden(queued, Instant::now()) => true,
+            // The namespace is going, or the rights stay away: another try would only hold up the others.
             other => {
                 self.metrics.event(other.label());
                 true
@@ -261,6 +281,7 @@ mod tests {
 
     fn queued(uid: &str, urgent: bool) -> Queued {
         Queued {
+            forbidden: 0,
             regarding: ObjectReference { uid: Some(uid.into()), ..ObjectReference::default() },
             text: EventText {
                 reason: "ModelLoaded".into(),
@@ -296,6 +317,26 @@ mod tests {
         assert_eq!(accepted, 125, "the burst, and what may wait");
         assert!(state.accept(queued("quiet", true), now));
         assert!(state.accept(queued("loud", false), now + REFILL), "it is heard again as its turn comes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_forbidden_is_tried_again_for_half_a_minute() {
+        let (mut state, start) = (State::default(), Instant::now());
+        assert!(state.accept(queued("a", true), start));
+        let (mut now, mut tries) = (start, 1);
+        loop {
+            let again = state.next(now).unwrap();
+            if !state.forbidden(again, now) {
+                break;
+            }
+            assert!(state.accept(queued("b", false), now), "another one goes at once");
+            assert_eq!(state.next(now).unwrap().regarding.uid.as_deref(), Some("b"));
+            assert!(state.is_idle(now));
+            now = state.next_held().unwrap();
+            tries += 1;
+        }
+        assert_eq!((tries, now - start), (5, Duration::from_secs(30)));
+        assert_eq!(state.depth(), 0);
     }
 
     #[tokio::test(start_paused = true)]

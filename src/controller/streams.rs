@@ -7,13 +7,19 @@ use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client, Resource, ResourceExt,
     core::DeserializeGuard,
-    runtime::{WatchStreamExt, watcher},
+    runtime::{WatchStreamExt, utils::Backoff, watcher},
 };
 use serde::de::DeserializeOwned;
-use std::{fmt::Debug, sync::Arc};
+use std::{fmt::Debug, sync::Arc, time::Duration};
 
 /// Seconds after which a watch is begun anew; load balancers drop idle connections after 240.
 const WATCH_SECONDS: u32 = 200;
+
+/// Pause after a failed watch, doubled each time. A few watches do not hurt an API server that is away; but when it is back
+/// it fails each of them twice more, with roles that it has not read yet and with versions that it does not know any
+/// more, and client-go's 30 s each time would leave new objects unseen for a minute.
+const BACKOFF_LEAST: Duration = Duration::from_millis(800);
+const BACKOFF_MOST: Duration = Duration::from_secs(5);
 
 /// An item of a watch, and the scope (an index into the namespaces) that it came from.
 pub type Item<K> = (usize, watcher::Event<DeserializeGuard<K>>);
@@ -42,7 +48,7 @@ where
     let streams = apis.into_iter().enumerate().map(move |(scope, api)| {
         let metrics = Arc::clone(&metrics);
         watcher(api, watcher::Config::default().timeout(WATCH_SECONDS))
-            .default_backoff()
+            .backoff(Doubled(BACKOFF_LEAST))
             .modify(|object| {
                 // By far the largest part of an object whose status is applied by us.
                 object.managed_fields_mut().clear();
@@ -69,7 +75,40 @@ where
     select_all(streams)
 }
 
+/// The next pause; the first one again when something has come.
+struct Doubled(Duration);
+
+impl Iterator for Doubled {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0;
+        self.0 = (2 * pause).min(BACKOFF_MOST);
+        Some(pause)
+    }
+}
+
+impl Backoff for Doubled {
+    fn reset(&mut self) {
+        self.0 = BACKOFF_LEAST;
+    }
+}
+
 /// How many scopes a list of namespaces makes.
 pub fn scopes(namespaces: &[String]) -> usize {
     namespaces.len().max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_are_doubled_up_to_a_bound_and_begin_anew() {
+        let mut pauses = Doubled(BACKOFF_LEAST);
+        let taken: Vec<u128> = pauses.by_ref().take(5).map(|pause| pause.as_millis()).collect();
+        assert_eq!(taken, [800, 1600, 3200, 5000, 5000]);
+        pauses.reset();
+        assert_eq!(pauses.next(), Some(BACKOFF_LEAST));
+    }
 }
