@@ -26,6 +26,7 @@ pub mod metrics;
 pub mod namespace;
 pub mod objects;
 pub mod operator;
+pub mod rights;
 pub mod scene;
 pub mod wait;
 pub mod writes;
