@@ -72,7 +72,8 @@ async fn odd_framing_is_understood_or_told_in_time() {
         ),
         ("headers without end", Answer::Endless(b"HTTP/1.1 200 OK\r\n", b"A: b\r\n"), "ResponseTooLarge"),
         ("100 Continue without end", Answer::Endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n"), "Timeout"),
-        ("no HTTP at all", Answer::Bytes(vec![0x15, 3, 1, 0, 2, 2, 0x28]), "InvalidResponse"),
+        ("an alert of TLS", Answer::Bytes(vec![0x15, 3, 1, 0, 2, 2, 0x28]), "TLSFailed"),
+        ("no HTTP at all", Answer::Bytes(b"SSH-2.0-OpenSSH_9.9\r\n".to_vec()), "InvalidResponse"),
         ("nothing", Answer::Bytes(Vec::new()), "ConnectionRefused"),
     ];
     let control_plane = ControlPlane::shared();

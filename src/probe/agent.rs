@@ -10,7 +10,7 @@ use super::{
 use crate::api::endpoint::Endpoint;
 use hyper::header::HeaderValue;
 use std::time::Duration;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout};
 
 /// One agent to be read.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,14 +52,14 @@ impl Prober {
         let (mut turn, slot) = timeout(PATIENCE, waiting).await.ok()??;
         let deadline = Instant::now() + target.timeout;
         let result = tokio::select! {
-            result = timeout_at(deadline, self.read(target)) => result.unwrap_or(Err(Failure::Timeout)),
+            result = self.read(target, deadline) => result,
             () = turn.is_over() => Err(Failure::Timeout),
         };
         drop((turn, slot));
         Some(result)
     }
 
-    async fn read(&self, target: &AgentTarget) -> Result<AgentAnswer, Failure> {
+    async fn read(&self, target: &AgentTarget, deadline: Instant) -> Result<AgentAnswer, Failure> {
         let request = Request {
             endpoint: &target.endpoint,
             path: &target.path,
@@ -69,6 +69,7 @@ impl Prober {
             authorization: target.authorization.as_ref(),
             tls: &target.tls,
             body_max: BODY_MAX,
+            deadline,
             last: true,
         };
         let answer = self.clients.get(request).await?;

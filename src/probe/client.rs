@@ -1,25 +1,30 @@
 //! The one way to say GET to a host: no redirect, no proxy, no compression, a capped body, an address that was checked.
 //!
-//! Deadlines are the caller's: every call here runs inside one `timeout_at` that covers a whole poll.
+//! Deadlines are the caller's: one covers a whole poll, and every call here is over by it.
 
 use super::{
     address::{AddressPolicy, SharedPolicy},
+    clients::{Clients, HttpClient},
+    connect::{Attempt, Stage},
     failure::Failure,
     limits::{Limits, Namespace, SMALL_BODY},
     resolve::CheckedResolver,
-    tls::TlsSettings,
+    tls::{ClientConfigs, TlsSettings},
 };
-use crate::api::endpoint::Endpoint;
-use k8s_openapi::jiff::{Timestamp, fmt::rfc2822};
-use reqwest::{
-    Client, StatusCode, Url,
+use crate::api::endpoint::{Endpoint, Scheme};
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    Request as HttpRequest, StatusCode,
+    body::{Body, Bytes, Incoming},
     header::{
-        ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HOST, HeaderMap,
-        HeaderValue,
+        ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, DATE, HOST,
+        HeaderMap, HeaderValue, USER_AGENT,
     },
-    redirect,
 };
+use k8s_openapi::jiff::{Timestamp, fmt::rfc2822};
 use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout_at};
+use url::Url;
 
 /// Largest body that is read of anything but the list of models.
 pub const BODY_MAX: usize = 1 << 20;
@@ -27,13 +32,11 @@ pub const BODY_MAX: usize = 1 << 20;
 pub const MODELS_BODY_MAX: usize = 4 << 20;
 /// A healthy LAN connects within milliseconds; a host that has failed before gets no more than this.
 const SUSPECT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// A poll closes its connection with its last request; what a failed poll left open goes after this.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// Headers of one answer; Ollama and the known exporters send fewer than ten.
-const HEADERS_MAX: usize = 64;
+/// Of a 400: what a server says about TLS, it says at the begin.
+const COMPLAINT_MAX: usize = 1024;
 /// Longer ones tell nothing that the shorter do not.
 const CONTENT_TYPE_MAX: usize = 256;
-const USER_AGENT: &str = concat!("ollama-fleet-operator/", env!("CARGO_PKG_VERSION"));
+const AGENT: &str = concat!("ollama-fleet-operator/", env!("CARGO_PKG_VERSION"));
 
 /// Which client a request goes through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,8 +50,7 @@ pub enum Lane {
 /// The clients of all polls. Cheap to clone.
 #[derive(Clone)]
 pub struct HttpClients {
-    verified: [Client; 2],
-    unverified: [Client; 2],
+    clients: Clients,
     policy: Arc<SharedPolicy>,
     limits: Limits,
 }
@@ -75,6 +77,8 @@ pub struct Request<'a> {
     pub authorization: Option<&'a HeaderValue>,
     pub tls: &'a TlsSettings,
     pub body_max: usize,
+    /// Connection, headers and body are here by then, or are not waited for.
+    pub deadline: Instant,
     /// The last request of a poll closes the connection, so that no idle ones pile up between polls.
     pub last: bool,
 }
@@ -82,82 +86,65 @@ pub struct Request<'a> {
 /// The clients could not be made; nothing works without them.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot make an HTTP client: {0}")]
-pub struct ClientError(#[from] reqwest::Error);
+pub struct ClientError(#[from] rustls::Error);
 
 impl HttpClients {
     pub fn new(
-        resolver: &CheckedResolver,
+        resolver: CheckedResolver,
         policy: Arc<SharedPolicy>,
-        tls: &rustls::ClientConfig,
         limits: Limits,
     ) -> Result<Self, ClientError> {
-        let build = |lane: Lane, verify: bool| {
-            let mut builder = Client::builder()
-                .tls_backend_preconfigured(tls.clone())
-                .dns_resolver(Arc::new(resolver.clone()))
-                .redirect(redirect::Policy::none())
-                .no_proxy()
-                .http1_only()
-                .http1_max_headers(HEADERS_MAX)
-                .pool_max_idle_per_host(1)
-                .pool_idle_timeout(IDLE_TIMEOUT)
-                .user_agent(USER_AGENT);
-            if !verify {
-                builder = builder.tls_backend_preconfigured(super::tls::unverified(tls));
-            }
-            if lane == Lane::Suspect {
-                builder = builder.connect_timeout(SUSPECT_CONNECT_TIMEOUT);
-            }
-            builder.build()
-        };
-        Ok(Self {
-            verified: [build(Lane::Healthy, true)?, build(Lane::Suspect, true)?],
-            unverified: [build(Lane::Healthy, false)?, build(Lane::Suspect, false)?],
-            policy,
-            limits,
-        })
+        Ok(Self { clients: Clients::new(resolver, ClientConfigs::new()?), policy, limits })
     }
 
     /// One GET. Any status is an answer; what is not an answer at all is a [`Failure`].
     pub async fn get(&self, request: Request<'_>) -> Result<Answer, Failure> {
         let url = checked_url(request.endpoint, request.path, &self.policy.get())?;
-        let clients = if request.tls.skip_verify { &self.unverified } else { &self.verified };
-        let mut builder = clients[request.lane as usize].get(url).header(ACCEPT_ENCODING, "identity");
-        if let Some(host) = request.host_header {
-            builder = builder.header(HOST, host);
-        }
-        if let Some(authorization) = request.authorization {
-            builder = builder.header(AUTHORIZATION, authorization);
-        }
-        if request.last {
-            builder = builder.header(CONNECTION, "close");
-        }
-        let mut response = builder.send().await.map_err(|error| Failure::from_client(&error))?;
-        let status = response.status();
-        if is_encoded(response.headers()) {
+        let client = self.clients.get(request.tls);
+        let connect_timeout = (request.lane == Lane::Suspect).then_some(SUSPECT_CONNECT_TIMEOUT);
+        let attempt = Attempt::new(connect_timeout);
+        let asking = attempt.clone().scope(self.ask(&client, &url, &request));
+        let answer = timeout_at(request.deadline, asking).await.unwrap_or(Err(Failure::Timeout));
+        answer.map_err(|failure| {
+            let failure = in_the_light_of(&attempt, failure);
+            if request.tls.identity.is_none() { failure.without_identity() } else { failure }
+        })
+    }
+
+    async fn ask(&self, client: &HttpClient, url: &Url, request: &Request<'_>) -> Result<Answer, Failure> {
+        let sent = client.request(http_request(url, request)?).await;
+        let response = sent.map_err(|error| Failure::from_client(&error))?;
+        let (head, mut body) = response.into_parts();
+        if is_encoded(&head.headers) {
             return Err(Failure::InvalidResponse);
         }
-        let date = date_of(response.headers());
-        let content_type = content_type_of(response.headers());
-        let announced = response.content_length().unwrap_or_default();
-        if !status.is_success() {
-            // Only the class of an error is kept. What it has to say is read for the sake of the connection, if short.
-            let mut read = 0;
-            while read <= SMALL_BODY
-                && announced <= SMALL_BODY as u64
-                && let Ok(Some(chunk)) = response.chunk().await
-            {
-                read += chunk.len();
+        let status = head.status;
+        let body = if status.is_success() {
+            self.read(&mut body, request).await?
+        } else {
+            let complaint = complaint(&mut body).await;
+            let plain = request.endpoint.scheme == Scheme::Http;
+            if plain && status == StatusCode::BAD_REQUEST && complains_about_tls(&complaint) {
+                return Err(Failure::TlsWanted);
             }
-            return Ok(Answer { status: status.as_u16(), date, content_type, body: Vec::new() });
-        }
+            Vec::new()
+        };
+        let (date, content_type) = (date_of(&head.headers), content_type_of(&head.headers));
+        Ok(Answer { status: status.as_u16(), date, content_type, body })
+    }
+
+    async fn read(&self, incoming: &mut Incoming, request: &Request<'_>) -> Result<Vec<u8>, Failure> {
+        let announced = incoming.size_hint().lower();
         if announced > request.body_max as u64 {
             return Err(Failure::ResponseTooLarge);
         }
         let announced = usize::try_from(announced).unwrap_or_default();
         let mut body = Vec::with_capacity(announced.min(SMALL_BODY));
         let mut large = None;
-        while let Some(chunk) = response.chunk().await.map_err(|error| body_failure(&error))? {
+        while let Some(frame) = incoming.frame().await {
+            let frame = frame.map_err(|error| Failure::from_body(&error))?;
+            // Trailers tell nothing.
+            let Ok(chunk) = frame.into_data() else { continue };
             let length = body.len() + chunk.len();
             if length > request.body_max {
                 return Err(Failure::ResponseTooLarge);
@@ -168,8 +155,63 @@ impl HttpClients {
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(Answer { status: status.as_u16(), date, content_type, body })
+        Ok(body)
     }
+}
+
+fn http_request(url: &Url, request: &Request<'_>) -> Result<HttpRequest<Empty<Bytes>>, Failure> {
+    let mut builder = HttpRequest::get(url.as_str())
+        .header(USER_AGENT, AGENT)
+        .header(ACCEPT, "*/*")
+        .header(ACCEPT_ENCODING, "identity");
+    if let Some(host) = request.host_header {
+        builder = builder.header(HOST, host);
+    }
+    if let Some(authorization) = request.authorization {
+        builder = builder.header(AUTHORIZATION, authorization);
+    }
+    if request.last {
+        builder = builder.header(CONNECTION, "close");
+    }
+    builder.body(Empty::new()).map_err(|_| Failure::InvalidResponse)
+}
+
+/// The begin of what an error has to say. Only its class is kept; the rest is read for the sake of the connection, if
+/// short.
+async fn complaint(incoming: &mut Incoming) -> Vec<u8> {
+    let (mut said, mut read) = (Vec::new(), 0);
+    while read <= SMALL_BODY
+        && incoming.size_hint().lower() <= SMALL_BODY as u64
+        && let Some(Ok(frame)) = incoming.frame().await
+    {
+        let Ok(chunk) = frame.into_data() else { continue };
+        read += chunk.len();
+        said.extend_from_slice(&chunk[..chunk.len().min(COMPLAINT_MAX - said.len())]);
+    }
+    said
+}
+
+/// What a failure means, given how far the connection came and what was said on it.
+fn in_the_light_of(attempt: &Attempt, failure: Failure) -> Failure {
+    if let Some(heard) = attempt.heard() {
+        return heard;
+    }
+    match (attempt.stage(), failure) {
+        (Stage::Handshake, Failure::Timeout) => Failure::TlsStalled,
+        (Stage::Handshake, Failure::ConnectionRefused | Failure::InvalidResponse) => Failure::TlsClosed,
+        _ => failure,
+    }
+}
+
+/// Whether a server tells that it was spoken to without TLS: those of Go, nginx and Apache, in their words.
+fn complains_about_tls(body: &[u8]) -> bool {
+    const COMPLAINTS: [&str; 3] = [
+        "sent an HTTP request to an HTTPS server",
+        "plain HTTP request was sent to HTTPS port",
+        "speaking plain HTTP to an SSL-enabled server port",
+    ];
+    let text = String::from_utf8_lossy(body);
+    COMPLAINTS.iter().any(|complaint| text.contains(complaint))
 }
 
 impl Answer {
@@ -199,14 +241,6 @@ fn checked_url(endpoint: &Endpoint, path: &str, policy: &AddressPolicy) -> Resul
     Ok(url)
 }
 
-/// A connection that breaks in the middle of a body is a broken answer, not a refused connection.
-fn body_failure(error: &reqwest::Error) -> Failure {
-    match Failure::from_client(error) {
-        Failure::ConnectionRefused => Failure::InvalidResponse,
-        other => other,
-    }
-}
-
 fn is_encoded(headers: &HeaderMap) -> bool {
     headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
 }
@@ -232,6 +266,14 @@ mod tests {
         assert_eq!(date_of(&headers).unwrap().as_second(), 784_111_777);
         headers.insert(DATE, HeaderValue::from_static("yesterday"));
         assert_eq!(date_of(&headers), None);
+    }
+
+    #[test]
+    fn servers_that_were_spoken_to_without_tls_are_understood() {
+        assert!(complains_about_tls(b"Client sent an HTTP request to an HTTPS server.\n"));
+        assert!(complains_about_tls(b"<center>The plain HTTP request was sent to HTTPS port</center>"));
+        assert!(!complains_about_tls(b"{\"error\": \"no such model\"}"));
+        assert!(!complains_about_tls(&[0xff; 3]));
     }
 
     #[test]

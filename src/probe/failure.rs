@@ -1,7 +1,6 @@
 //! Why a host or an agent could not be read: one class a failure, and the class decides everything after it.
 
-use super::address::AddressNotAllowed;
-use super::resolve::LookupFailed;
+use super::{address::AddressNotAllowed, connect::ConnectTimeout, resolve::ResolveError};
 use std::{error::Error, io};
 
 /// The class of a failure. Its name is the reason in conditions, the label in metrics, and what a person searches for.
@@ -13,7 +12,23 @@ pub enum Failure {
     DnsFailed,
     ConnectionRefused,
     Timeout,
+    /// TLS failed for none of the causes below, which share its reason: each is something else to do.
     TlsFailed,
+    TlsExpired,
+    TlsNotYetValid,
+    TlsWrongName,
+    TlsUnknownIssuer,
+    TlsBadCertificate,
+    TlsIdentityWanted,
+    TlsIdentityRefused,
+    TlsVersion,
+    /// Something else than TLS is spoken there.
+    TlsNotSpoken,
+    /// The host was reached, and then said too little for too long.
+    TlsStalled,
+    TlsClosed,
+    /// Plain HTTP was spoken to a port that wants TLS.
+    TlsWanted,
     Unauthorized,
     HostRejected,
     NotOllama,
@@ -24,13 +39,25 @@ pub enum Failure {
 }
 
 impl Failure {
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 25] = [
         Self::AddressNotAllowed,
         Self::PortNotAllowed,
         Self::DnsFailed,
         Self::ConnectionRefused,
         Self::Timeout,
         Self::TlsFailed,
+        Self::TlsExpired,
+        Self::TlsNotYetValid,
+        Self::TlsWrongName,
+        Self::TlsUnknownIssuer,
+        Self::TlsBadCertificate,
+        Self::TlsIdentityWanted,
+        Self::TlsIdentityRefused,
+        Self::TlsVersion,
+        Self::TlsNotSpoken,
+        Self::TlsStalled,
+        Self::TlsClosed,
+        Self::TlsWanted,
         Self::Unauthorized,
         Self::HostRejected,
         Self::NotOllama,
@@ -47,7 +74,19 @@ impl Failure {
             Self::DnsFailed => "DNSFailed",
             Self::ConnectionRefused => "ConnectionRefused",
             Self::Timeout => "Timeout",
-            Self::TlsFailed => "TLSFailed",
+            Self::TlsFailed
+            | Self::TlsExpired
+            | Self::TlsNotYetValid
+            | Self::TlsWrongName
+            | Self::TlsUnknownIssuer
+            | Self::TlsBadCertificate
+            | Self::TlsIdentityWanted
+            | Self::TlsIdentityRefused
+            | Self::TlsVersion
+            | Self::TlsNotSpoken
+            | Self::TlsStalled
+            | Self::TlsClosed
+            | Self::TlsWanted => "TLSFailed",
             Self::Unauthorized => "Unauthorized",
             Self::HostRejected => "HostRejected",
             Self::NotOllama => "NotOllama",
@@ -70,7 +109,43 @@ impl Failure {
                 "the connection was refused or reset; is the server running and listening on this address?"
             }
             Self::Timeout => "no full answer in time, or no route to the host",
-            Self::TlsFailed => "the TLS handshake or the certificate failed",
+            Self::TlsFailed => {
+                "the TLS handshake failed; the other side may want another version of TLS, other ciphers or a client certificate"
+            }
+            Self::TlsExpired => "the certificate has expired; renew it",
+            Self::TlsNotYetValid => {
+                "the certificate is not valid yet; compare the clocks of the machine and of the operator's node"
+            }
+            Self::TlsWrongName => {
+                "the certificate is for another name; write one that it carries into spec.host or tlsServerName"
+            }
+            Self::TlsUnknownIssuer => {
+                "the certificate is self-signed or of an unknown authority; put the authority's certificate as ca.crt into the Secret of certSecretRef"
+            }
+            Self::TlsBadCertificate => {
+                "the certificate is broken, or is not one for a server; an authority's own cannot be used as one"
+            }
+            Self::TlsIdentityWanted => {
+                "a client certificate is wanted; put tls.crt and tls.key into the Secret of certSecretRef"
+            }
+            Self::TlsIdentityRefused => {
+                "the client certificate is refused; tls.crt in the Secret of certSecretRef must be valid and of an authority that is trusted there"
+            }
+            Self::TlsVersion => {
+                "there is no version of TLS, or no cipher, that both sides know; TLS 1.2 or 1.3 is needed there"
+            }
+            Self::TlsNotSpoken => {
+                "what answers there does not speak TLS; write the port that does, or http:// if there is none"
+            }
+            Self::TlsStalled => {
+                "the connection was made, but the TLS handshake was not finished in time; does that port speak TLS?"
+            }
+            Self::TlsClosed => {
+                "the connection was closed in the middle of the TLS handshake; does that port speak TLS, and for this name?"
+            }
+            Self::TlsWanted => {
+                "the port speaks TLS, and plain HTTP was sent; write https:// in front of the host"
+            }
             Self::Unauthorized => "the host wants credentials (401)",
             Self::HostRejected => {
                 "the host refuses the request (403); Ollama does so for Host names it does not know: set hostHeader"
@@ -98,6 +173,12 @@ impl Failure {
             }
             Self::UnexpectedRedirect => {
                 "the agent redirects, and redirects are never followed; write the final path into agent.endpoint"
+            }
+            Self::TlsNotSpoken => {
+                "what answers there does not speak TLS; write the port that does, or scheme: http in the plugin"
+            }
+            Self::TlsWanted => {
+                "the port speaks TLS, and plain HTTP was sent; write scheme: https in the plugin"
             }
             _ => self.text(),
         }
@@ -136,23 +217,28 @@ impl Failure {
         }
     }
 
-    /// The class of an error of the HTTP client, found by walking its causes.
-    pub fn from_client(error: &reqwest::Error) -> Self {
-        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
-        while let Some(current) = cause {
-            if let Some(class) = classify(current) {
-                return class;
-            }
-            // An `io::Error` that wraps another error hides it from `source`.
-            cause = current.downcast_ref::<io::Error>().and_then(wrapped).or_else(|| current.source());
-        }
-        if error.is_timeout() {
-            Self::Timeout
-        } else if error.is_connect() {
+    /// The class of an error of the HTTP client.
+    pub fn from_client(error: &hyper_util::client::legacy::Error) -> Self {
+        // A connection that was closed for a cause is told of by the cause.
+        find(error, cause).or_else(|| find(error, symptom)).unwrap_or(if error.is_connect() {
             Self::ConnectionRefused
         } else {
             Self::InvalidResponse
+        })
+    }
+
+    /// The class of an error in the middle of an answer. A connection that breaks there is a broken answer, not a
+    /// refused connection.
+    pub fn from_body(error: &hyper::Error) -> Self {
+        match find(error, cause).or_else(|| find(error, symptom)) {
+            None | Some(Self::ConnectionRefused) => Self::InvalidResponse,
+            Some(class) => class,
         }
+    }
+
+    /// The class of an error of TLS, if it is one.
+    pub fn from_tls(error: &io::Error) -> Option<Self> {
+        find(error, |error| error.downcast_ref().map(Self::of_tls))
     }
 }
 
@@ -165,20 +251,48 @@ impl From<AddressNotAllowed> for Failure {
     }
 }
 
+impl From<ResolveError> for Failure {
+    fn from(error: ResolveError) -> Self {
+        match error {
+            ResolveError::NotAllowed(refused) => refused.into(),
+            ResolveError::Lookup(_) => Self::DnsFailed,
+        }
+    }
+}
+
+/// The first class that any link of the chain of causes has.
+fn find(
+    error: &(dyn Error + 'static),
+    classify: impl Fn(&(dyn Error + 'static)) -> Option<Failure>,
+) -> Option<Failure> {
+    let mut link = Some(error);
+    while let Some(current) = link {
+        if let Some(class) = classify(current) {
+            return Some(class);
+        }
+        // An `io::Error` that wraps another error hides it from `source`.
+        link = current.downcast_ref::<io::Error>().and_then(wrapped).or_else(|| current.source());
+    }
+    None
+}
+
 fn wrapped(error: &io::Error) -> Option<&(dyn Error + 'static)> {
     error.get_ref().map(|inner| inner as &(dyn Error + 'static))
 }
 
-fn classify(error: &(dyn Error + 'static)) -> Option<Failure> {
-    if let Some(refused) = error.downcast_ref::<AddressNotAllowed>() {
-        return Some((*refused).into());
+/// What ended a request for certain.
+fn cause(error: &(dyn Error + 'static)) -> Option<Failure> {
+    if let Some(error) = error.downcast_ref::<ResolveError>() {
+        return Some((*error).into());
     }
-    if error.is::<LookupFailed>() {
-        return Some(Failure::DnsFailed);
+    if error.is::<ConnectTimeout>() {
+        return Some(Failure::Timeout);
     }
-    if error.is::<rustls::Error>() {
-        return Some(Failure::TlsFailed);
-    }
+    error.downcast_ref().map(Failure::of_tls)
+}
+
+/// How it looked.
+fn symptom(error: &(dyn Error + 'static)) -> Option<Failure> {
     if let Some(hyper) = error.downcast_ref::<hyper::Error>() {
         // The connection ended before the answer did.
         if hyper.is_incomplete_message() || hyper.is_canceled() {

@@ -9,6 +9,8 @@
 pub mod address;
 mod agent;
 mod client;
+mod clients;
+mod connect;
 mod failure;
 mod fair;
 mod generic;
@@ -40,12 +42,12 @@ use client::{Answer, BODY_MAX, HttpClients, Request};
 use hyper::header::HeaderValue;
 use limits::{Limits, Namespace, PATIENCE};
 use report::HostReport;
-use resolve::{CheckedResolver, ResolveError};
+use resolve::CheckedResolver;
 use std::{net::IpAddr, sync::Arc, time::Duration};
 use tls::TlsSettings;
 use tokio::{
     sync::watch,
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout},
 };
 use turns::Asker;
 
@@ -105,7 +107,7 @@ impl Prober {
     ) -> Result<Self, ClientError> {
         let resolver = CheckedResolver::new(Arc::clone(&policy), servers);
         let limits = Limits::default();
-        let clients = HttpClients::new(&resolver, Arc::clone(&policy), &tls::verified(), limits.clone())?;
+        let clients = HttpClients::new(resolver.clone(), Arc::clone(&policy), limits.clone())?;
         Ok(Self { clients, resolver, policy, limits, metrics })
     }
 
@@ -182,8 +184,8 @@ impl Prober {
                 Some(address) => Ok((*address, time.saturating_sub(begin.elapsed()))),
                 None => Err(Failure::DnsFailed),
             },
-            Ok(Err(ResolveError::NotAllowed(refused))) => Err(refused.into()),
-            Err(_) | Ok(Err(ResolveError::Lookup(_))) => Err(Failure::DnsFailed),
+            Ok(Err(error)) => Err(error.into()),
+            Err(_) => Err(Failure::DnsFailed),
         })
     }
 }
@@ -207,11 +209,11 @@ impl Ask<'_> {
             authorization: self.target.authorization.as_ref(),
             tls: &self.target.tls,
             body_max,
+            deadline: self.deadline,
             last,
         };
         let started = Instant::now();
-        let answer = self.prober.clients.get(request);
-        let answer = timeout_at(self.deadline, answer).await.unwrap_or(Err(Failure::Timeout));
+        let answer = self.prober.clients.get(request).await;
         self.prober.metrics.request_took(call(path), started.elapsed());
         answer
     }

@@ -9,13 +9,17 @@ use hickory_resolver::{
     net::runtime::TokioRuntimeProvider,
     proto::rr::Name,
 };
-use reqwest::dns::{Addrs, Name as ClientName, Resolve, Resolving};
+use hyper_util::client::legacy::connect::dns::Name as ClientName;
 use std::{
-    error::Error,
+    future::Future,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll},
     time::Duration,
+    vec,
 };
+use tower::Service;
 
 /// Time that one lookup may take; a resolver that is slower than this on a LAN does not answer at all.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -119,18 +123,25 @@ impl CheckedResolver {
     }
 }
 
-impl Resolve for CheckedResolver {
-    fn resolve(&self, name: ClientName) -> Resolving {
+/// The port is that of the URL, so it is 0 here.
+fn without_port(address: IpAddr) -> SocketAddr {
+    SocketAddr::new(address, 0)
+}
+
+impl Service<ClientName> for CheckedResolver {
+    type Response = std::iter::Map<vec::IntoIter<IpAddr>, fn(IpAddr) -> SocketAddr>;
+    type Error = ResolveError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ResolveError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ResolveError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, name: ClientName) -> Self::Future {
         let resolver = self.clone();
         Box::pin(async move {
-            match resolver.lookup(name.as_str()).await {
-                // Port 0 means the port of the URL.
-                Ok(addresses) => {
-                    Ok(Box::new(addresses.into_iter().map(|ip| SocketAddr::new(ip, 0))) as Addrs)
-                }
-                Err(ResolveError::NotAllowed(error)) => Err(Box::new(error) as Box<dyn Error + Send + Sync>),
-                Err(ResolveError::Lookup(error)) => Err(Box::new(error) as Box<dyn Error + Send + Sync>),
-            }
+            let addresses = resolver.lookup(name.as_str()).await?;
+            Ok(addresses.into_iter().map(without_port as fn(IpAddr) -> SocketAddr))
         })
     }
 }

@@ -3,7 +3,7 @@
 use crate::{
     api::{
         duration,
-        endpoint::Endpoint,
+        endpoint::{Endpoint, Scheme},
         ollama_server::{BackendType, OllamaServerSpec},
     },
     args::PollArgs,
@@ -11,6 +11,7 @@ use crate::{
 };
 use hyper::header::HeaderValue;
 use k8s_openapi::jiff::Timestamp;
+use rustls::pki_types::DnsName;
 use std::time::Duration;
 
 /// A list of models is dear for the host: it reads every manifest from disk.
@@ -71,11 +72,9 @@ pub fn accept(
         });
     }
     // Ignoring any of these would mean to ask the host with less protection than its owner wrote down.
-    for (set, field) in [
-        (spec.secret_ref.is_some(), "secretRef"),
-        (spec.cert_secret_ref.is_some(), "certSecretRef"),
-        (spec.tls_server_name.is_some(), "tlsServerName"),
-    ] {
+    for (set, field) in
+        [(spec.secret_ref.is_some(), "secretRef"), (spec.cert_secret_ref.is_some(), "certSecretRef")]
+    {
         if set {
             return Err(Rejected::invalid(format!(
                 "{field} is not supported by this version of the operator; remove it"
@@ -88,6 +87,7 @@ pub fn accept(
         ),
         None => None,
     };
+    let server_name = server_name(spec, &endpoint)?;
     let poll = spec.poll.clone().unwrap_or_default();
     let mut notes = Vec::new();
     let wanted = optional(poll.interval.as_deref(), "poll.interval")?.unwrap_or(defaults.poll_interval);
@@ -103,7 +103,7 @@ pub fn accept(
         endpoint,
         backend: spec.backend_type,
         host_header,
-        tls: TlsSettings { skip_verify: spec.insecure_skip_verify, ..TlsSettings::default() },
+        tls: TlsSettings { server_name, skip_verify: spec.insecure_skip_verify, ..TlsSettings::default() },
         interval,
         timeout: effective_timeout(timeout, interval),
         failure_threshold: threshold(poll.failure_threshold, defaults.failure_threshold),
@@ -111,6 +111,21 @@ pub fn accept(
         models_interval: optional(poll.models_interval.as_deref(), "poll.modelsInterval")?
             .unwrap_or(MODELS_INTERVAL),
         notes,
+    })
+}
+
+/// The name to be verified in place of the host's. Without https nothing would be verified, and whoever wrote it
+/// believes otherwise.
+fn server_name(spec: &OllamaServerSpec, endpoint: &Endpoint) -> Result<Option<DnsName<'static>>, Rejected> {
+    let Some(text) = &spec.tls_server_name else { return Ok(None) };
+    if endpoint.scheme != Scheme::Https {
+        return Err(Rejected::invalid(
+            "tlsServerName needs https; write https:// in front of the host, or remove tlsServerName",
+        ));
+    }
+    // Lower case, so that two spellings of a name share a client.
+    DnsName::try_from(text.to_ascii_lowercase()).map(Some).map_err(|_| {
+        Rejected::invalid("tlsServerName must be a DNS name without a port, for example gpu1.lab")
     })
 }
 
@@ -184,11 +199,18 @@ mod tests {
     #[case::numeric_name(json!({"host": "127.1"}), "InvalidSpec")]
     #[case::secret(json!({"host": "192.168.1.1", "secretRef": {"name": "s"}}), "InvalidSpec")]
     #[case::certificates(json!({"host": "192.168.1.1", "certSecretRef": {"name": "s"}}), "InvalidSpec")]
-    #[case::server_name(json!({"host": "192.168.1.1", "tlsServerName": "gpu1.lab"}), "InvalidSpec")]
+    #[case::server_name_without_tls(json!({"host": "192.168.1.1", "tlsServerName": "gpu1.lab"}), "InvalidSpec")]
+    #[case::address_as_server_name(json!({"host": "https://gpu1.lab", "tlsServerName": "192.168.1.1"}), "InvalidSpec")]
     #[case::provider(json!({"host": "192.168.1.1", "backendType": "Plugin", "providerRef": {"name": "p"}}), "ProviderNotFound")]
     #[case::zero_interval(json!({"host": "192.168.1.1", "poll": {"interval": "0s"}}), "InvalidSpec")]
     fn what_cannot_be_acted_on_is_rejected_with_a_reason(#[case] spec: Value, #[case] reason: &str) {
         assert_eq!(judge(spec).unwrap_err().reason, reason);
+    }
+
+    #[test]
+    fn a_server_name_is_for_the_host_and_its_spelling_does_not_matter() {
+        let accepted = judge(json!({"host": "https://192.168.1.1", "tlsServerName": "GPU1.lab"})).unwrap();
+        assert_eq!(accepted.tls.server_name.unwrap().as_ref(), "gpu1.lab");
     }
 
     #[rstest]

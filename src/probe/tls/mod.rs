@@ -4,13 +4,15 @@
 //! |---|---|
 //! | `material` | certificates and keys out of PEM, checked before anything is dialled |
 //! | `config` | what rustls is told |
+//! | `failure` | what its errors mean to a person |
 //!
 //! Nothing here dials, and nothing here prints a key.
 
 mod config;
+mod failure;
 mod material;
 
-pub use config::{unverified, verified};
+pub use config::ClientConfigs;
 pub use material::{Authorities, Identity, TlsMaterialError};
 
 use rustls::pki_types::DnsName;

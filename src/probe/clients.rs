@@ -1,0 +1,88 @@
+//! The HTTP clients, one for each way to secure a connection. Making one means reading keys and authorities, so each is
+//! kept while it is used; and no longer, because it holds a key.
+
+use super::{
+    connect::Connector,
+    resolve::CheckedResolver,
+    tls::{ClientConfigs, TlsSettings},
+};
+use http_body_util::Empty;
+use hyper::body::Bytes;
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioTimer},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Clients that are kept: a fleet of the size that this is made for, with certificates of its own for every host. Past
+/// it hosts are still asked, by clients that are made for one request.
+const KEPT_MAX: usize = 10_000;
+/// A client that was not used for this long goes. Hosts are asked every few seconds; for the few that are asked less
+/// often, making one anew is nothing.
+const UNUSED_MAX: Duration = Duration::from_mins(2);
+/// Headers of one answer; Ollama and the known exporters send fewer than ten.
+const HEADERS_MAX: usize = 64;
+/// A poll closes its connection with its last request; what a failed poll left open goes after this.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub type HttpClient = Client<Connector, Empty<Bytes>>;
+
+/// The clients of all hosts and agents. Cheap to clone.
+#[derive(Clone)]
+pub struct Clients {
+    resolver: CheckedResolver,
+    configs: Arc<ClientConfigs>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+struct Kept {
+    clients: HashMap<TlsSettings, KeptClient>,
+    swept: Instant,
+}
+
+struct KeptClient {
+    client: HttpClient,
+    used: Instant,
+}
+
+impl Clients {
+    pub fn new(resolver: CheckedResolver, configs: ClientConfigs) -> Self {
+        let kept = Kept { clients: HashMap::new(), swept: Instant::now() };
+        Self { resolver, configs: Arc::new(configs), kept: Arc::new(Mutex::new(kept)) }
+    }
+
+    /// The client for these settings.
+    pub fn get(&self, settings: &TlsSettings) -> HttpClient {
+        let now = Instant::now();
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.duration_since(kept.swept) >= UNUSED_MAX {
+            kept.swept = now;
+            kept.clients.retain(|_, kept| now.duration_since(kept.used) < UNUSED_MAX);
+        }
+        if let Some(kept) = kept.clients.get_mut(settings) {
+            kept.used = now;
+            return kept.client.clone();
+        }
+        let client = self.make(settings);
+        if kept.clients.len() < KEPT_MAX {
+            kept.clients.insert(settings.clone(), KeptClient { client: client.clone(), used: now });
+        }
+        client
+    }
+
+    fn make(&self, settings: &TlsSettings) -> HttpClient {
+        let name = settings.server_name.clone().map(Into::into);
+        let connector = Connector::new(self.resolver.clone(), self.configs.make(settings), name);
+        Client::builder(TokioExecutor::new())
+            .http1_max_headers(HEADERS_MAX)
+            .pool_max_idle_per_host(1)
+            .pool_idle_timeout(IDLE_TIMEOUT)
+            .pool_timer(TokioTimer::new())
+            .build(connector)
+    }
+}

@@ -1,0 +1,247 @@
+//! Connections to hosts: TCP to an address that was checked, and TLS on it for https, never one in place of the other.
+//!
+//! What happens to a connection is noted for the request that made it. A deadline that passes in the middle of a
+//! handshake looks like any other from outside, and what a host says while it closes may come before the request does.
+
+use super::{failure::Failure, resolve::CheckedResolver};
+use hyper::{Uri, http::uri::Scheme};
+use hyper_util::{
+    client::legacy::connect::{Connected, Connection, HttpConnector},
+    rt::TokioIo,
+};
+use rustls::{ClientConfig, pki_types::ServerName};
+use std::{
+    error::Error,
+    future::Future,
+    io,
+    pin::Pin,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tower::Service;
+
+/// First byte of a TLS record that carries an alert: what a port that wants TLS answers to plain HTTP.
+const TLS_ALERT: u8 = 0x15;
+
+type BoxError = Box<dyn Error + Send + Sync>;
+
+tokio::task_local! {
+    /// The request that the connection is made for. A connector is given nothing but a URL.
+    static ATTEMPT: Attempt;
+}
+
+/// What a request says to the connection that is made for it, and hears from it.
+#[derive(Clone, Debug, Default)]
+pub struct Attempt {
+    /// Bounds name lookup, connection and handshake together, where they get less than the whole request.
+    connect_timeout: Option<Duration>,
+    notes: Arc<Notes>,
+}
+
+#[derive(Debug, Default)]
+struct Notes {
+    stage: AtomicU8,
+    heard: OnceLock<Failure>,
+}
+
+/// How far the connection of a request came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Not connected, or over a connection that an earlier request made.
+    None = 0,
+    Handshake = 1,
+    Secured = 2,
+}
+
+impl Attempt {
+    pub fn new(connect_timeout: Option<Duration>) -> Self {
+        Self { connect_timeout, ..Self::default() }
+    }
+
+    /// Runs a request whose connection, if it makes one, belongs to this attempt.
+    pub async fn scope<F: Future>(self, request: F) -> F::Output {
+        ATTEMPT.scope(self, request).await
+    }
+
+    pub fn stage(&self) -> Stage {
+        match self.notes.stage.load(Ordering::Acquire) {
+            0 => Stage::None,
+            1 => Stage::Handshake,
+            _ => Stage::Secured,
+        }
+    }
+
+    /// What the connection itself tells of why it failed, if it does.
+    pub fn heard(&self) -> Option<Failure> {
+        self.notes.heard.get().copied()
+    }
+}
+
+impl Notes {
+    fn reached(&self, stage: Stage) {
+        self.stage.store(stage as u8, Ordering::Release);
+    }
+
+    fn hear(&self, failure: Failure) {
+        // The first is the cause of those that follow.
+        let _ = self.heard.set(failure);
+    }
+}
+
+/// Connection, or handshake, took longer than the attempt allows.
+#[derive(Debug, thiserror::Error)]
+#[error("not connected in time")]
+pub struct ConnectTimeout;
+
+/// Makes connections with one configuration of TLS.
+#[derive(Clone)]
+pub struct Connector {
+    tcp: HttpConnector<CheckedResolver>,
+    tls: TlsConnector,
+    /// In place of the name in the URL.
+    server_name: Option<ServerName<'static>>,
+}
+
+impl Connector {
+    pub fn new(
+        resolver: CheckedResolver,
+        tls: ClientConfig,
+        server_name: Option<ServerName<'static>>,
+    ) -> Self {
+        let mut tcp = HttpConnector::new_with_resolver(resolver);
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        Self { tcp, tls: TlsConnector::from(Arc::new(tls)), server_name }
+    }
+
+    async fn connect(mut self, url: Uri, notes: Arc<Notes>) -> Result<TokioIo<HostStream>, BoxError> {
+        let name = match url.scheme() {
+            Some(scheme) if *scheme == Scheme::HTTPS => Some(match self.server_name.take() {
+                Some(name) => name,
+                None => name_in(&url)?,
+            }),
+            _ => None,
+        };
+        let tcp = self.tcp.call(url).await?.into_inner();
+        let inner = match name {
+            None => Inner::Plain { stream: tcp, unread: true },
+            Some(name) => {
+                notes.reached(Stage::Handshake);
+                let stream = self.tls.connect(name, tcp).await?;
+                notes.reached(Stage::Secured);
+                Inner::Tls(Box::new(stream))
+            }
+        };
+        Ok(TokioIo::new(HostStream { inner, notes }))
+    }
+}
+
+/// The name in a URL as TLS takes it; the brackets of an IPv6 address are the URL's.
+fn name_in(url: &Uri) -> Result<ServerName<'static>, BoxError> {
+    let host = url.host().unwrap_or_default();
+    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    Ok(ServerName::try_from(host.to_owned())?)
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<HostStream>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.tcp.poll_ready(context).map_err(Into::into)
+    }
+
+    fn call(&mut self, url: Uri) -> Self::Future {
+        let connector = self.clone();
+        Box::pin(async move {
+            let attempt = ATTEMPT.try_with(Clone::clone).unwrap_or_default();
+            let connecting = connector.connect(url, attempt.notes);
+            match attempt.connect_timeout {
+                None => connecting.await,
+                Some(most) => tokio::time::timeout(most, connecting).await.map_err(|_| ConnectTimeout)?,
+            }
+        })
+    }
+}
+
+/// A connection to a host.
+pub struct HostStream {
+    inner: Inner,
+    notes: Arc<Notes>,
+}
+
+enum Inner {
+    Plain { stream: TcpStream, unread: bool },
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for HostStream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let begin = buffer.filled().len();
+        match &mut this.inner {
+            Inner::Plain { stream, unread } => {
+                let read = Pin::new(stream).poll_read(context, buffer);
+                if let Some(first) = buffer.filled().get(begin)
+                    && std::mem::take(unread)
+                    && *first == TLS_ALERT
+                {
+                    this.notes.hear(Failure::TlsWanted);
+                }
+                read
+            }
+            Inner::Tls(stream) => {
+                let read = Pin::new(stream.as_mut()).poll_read(context, buffer);
+                if let Poll::Ready(Err(error)) = &read
+                    && let Some(failure) = Failure::from_tls(error)
+                {
+                    this.notes.hear(failure);
+                }
+                read
+            }
+        }
+    }
+}
+
+impl AsyncWrite for HostStream {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().inner {
+            Inner::Plain { stream, .. } => Pin::new(stream).poll_write(context, bytes),
+            Inner::Tls(stream) => Pin::new(stream.as_mut()).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().inner {
+            Inner::Plain { stream, .. } => Pin::new(stream).poll_flush(context),
+            Inner::Tls(stream) => Pin::new(stream.as_mut()).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().inner {
+            Inner::Plain { stream, .. } => Pin::new(stream).poll_shutdown(context),
+            Inner::Tls(stream) => Pin::new(stream.as_mut()).poll_shutdown(context),
+        }
+    }
+}
+
+impl Connection for HostStream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
