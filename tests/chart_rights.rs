@@ -126,6 +126,8 @@ async fn the_view_role_shows_one_namespace(control_plane: &ControlPlane, operato
 /// nobody writes a status or, by these rules, anything else.
 #[tokio::test]
 async fn the_clusters_own_roles_cover_the_kinds() {
+    const READS: [&str; 3] = ["get", "list", "watch"];
+    const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
     let control_plane = ControlPlane::shared();
     let namespace = Namespace::new(control_plane).await;
     let client = control_plane.client().await;
@@ -138,8 +140,6 @@ async fn the_clusters_own_roles_cover_the_kinds() {
         let answer = reviews.create(&PostParams::default(), &serde_json::from_value(review).unwrap()).await;
         answer.unwrap().status.unwrap().allowed
     };
-    const READS: [&str; 3] = ["get", "list", "watch"];
-    const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
     for role in ["view", "edit", "admin"] {
         let user = format!("{role}-of-{}", namespace.name());
         let (clusterrole, to) = (format!("--clusterrole={role}"), format!("--user={user}"));

@@ -46,11 +46,11 @@ pub enum Reach {
 impl Reach {
     /// Of an operator that watches these; without any it watches everything, which takes rights on everything.
     pub fn of_tests(namespaces: &[String]) -> Self {
-        let namespaced = env::var_os("TEST_RIGHTS").is_some_and(|value| value == "namespaced");
-        if namespaced && !namespaces.is_empty() { Self::Namespaces } else { Self::Cluster }
+        let narrow = env::var_os("TEST_RIGHTS").is_some_and(|value| value == "namespaced");
+        if narrow && !namespaces.is_empty() { Self::Namespaces } else { Self::Cluster }
     }
 
-    /// What the chart makes of RBAC and ServiceAccounts, for servers and Secrets in [`PLACEHOLDER`].
+    /// The chart's roles, bindings and accounts, for servers and Secrets in [`PLACEHOLDER`].
     fn rendered(self) -> &'static [Value] {
         static RENDERED: [OnceLock<Vec<Value>>; 2] = [const { OnceLock::new() }; 2];
         RENDERED[self as usize].get_or_init(|| {
