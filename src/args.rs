@@ -3,9 +3,10 @@
 use crate::{
     api::duration,
     probe::address::{AddressPolicy, Ports, parse_cidr},
+    runtime::leader::{Timing, TimingError},
     serve::parse_host,
 };
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use ipnet::IpNet;
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
@@ -42,6 +43,9 @@ pub struct RunArgs {
 
     #[command(flatten)]
     pub serve: ServeArgs,
+
+    #[command(flatten)]
+    pub leader: LeaderArgs,
 
     /// Servers up to which /metrics has every series of each server; above it only up, condition and last poll
     #[arg(long, env = "OLLAMA_FLEET_METRICS_SERVER_LIMIT", default_value_t = 2000, value_name = "COUNT")]
@@ -135,6 +139,53 @@ pub struct ServeArgs {
     pub api_auth: ApiAuth,
 }
 
+/// Which of several replicas acts.
+#[derive(Args, Clone, Debug)]
+pub struct LeaderArgs {
+    /// Poll and write only while holding the Lease ollama-fleet-operator, so that of several replicas one does; the
+    /// others stand by
+    #[arg(
+        long, env = "OLLAMA_FLEET_LEADER_ELECT", num_args = 0..=1, require_equals = true, action = ArgAction::Set,
+        default_value_t = false, default_missing_value = "true", value_name = "BOOL"
+    )]
+    pub leader_elect: bool,
+
+    /// Namespace of the Lease; default: that of the environment, `POD_NAMESPACE`, then the pod's, then the kubeconfig's
+    #[arg(long, env = "OLLAMA_FLEET_LEADER_ELECT_NAMESPACE", value_name = "NAMESPACE")]
+    pub leader_elect_namespace: Option<String>,
+
+    /// Time after the leader's last sign of life until another replica takes over
+    #[arg(long, env = "OLLAMA_FLEET_LEASE_DURATION", default_value = "15s", value_parser = lease_time, value_name = "DURATION")]
+    pub lease_duration: Duration,
+
+    /// Time after the last renewal until the leader ends itself; shorter than --lease-duration
+    #[arg(long, env = "OLLAMA_FLEET_LEASE_RENEW_DEADLINE", default_value = "10s", value_parser = lease_time, value_name = "DURATION")]
+    pub lease_renew_deadline: Duration,
+
+    /// Time between two renewals, and at most between two looks of a replica that stands by
+    #[arg(long, env = "OLLAMA_FLEET_LEASE_RETRY_PERIOD", default_value = "2s", value_parser = lease_time, value_name = "DURATION")]
+    pub lease_retry_period: Duration,
+}
+
+impl LeaderArgs {
+    /// The times of the election, if they go together.
+    pub fn timing(&self) -> Result<Timing, TimingError> {
+        Timing::new(self.lease_duration, self.lease_renew_deadline, self.lease_retry_period)
+    }
+}
+
+impl Cli {
+    /// The arguments of this process; wrong ones end it with what to write instead.
+    pub fn parse_or_exit() -> Self {
+        let cli = Self::parse();
+        let Command::Run(args) = &cli.command;
+        if let Err(error) = args.leader.timing() {
+            Self::command().error(ErrorKind::ValueValidation, error).exit();
+        }
+        cli
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
     Json,
@@ -161,6 +212,11 @@ fn poll_timeout(text: &str) -> Result<Duration, String> {
     within(text, Duration::from_millis(100), Duration::from_mins(5))
 }
 
+/// The record has whole seconds, and whoever waits for minutes is no replacement.
+fn lease_time(text: &str) -> Result<Duration, String> {
+    within(text, Duration::from_millis(100), Duration::from_mins(5))
+}
+
 fn within(text: &str, least: Duration, most: Duration) -> Result<Duration, String> {
     let value = duration::parse_flag(text)?;
     if value < least || value > most {
@@ -172,11 +228,29 @@ fn within(text: &str, least: Duration, most: Duration) -> Result<Duration, Strin
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_command_line_is_well_formed() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_defaults_of_the_election_go_together() {
+        let parsed = |args: &[&str]| {
+            let Command::Run(args) = Cli::try_parse_from([&["x", "run"], args].concat()).unwrap().command;
+            args.leader
+        };
+        for (args, elects) in [
+            (&[][..], false),
+            (&["--leader-elect"], true),
+            (&["--leader-elect=true"], true),
+            (&["--leader-elect=false"], false),
+        ] {
+            let leader = parsed(args);
+            assert_eq!((leader.leader_elect, leader.timing().is_ok()), (elects, true));
+        }
+        assert_eq!(parsed(&["--lease-duration=10s"]).timing(), Err(TimingError::Deadline));
+        assert_eq!(parsed(&["--lease-retry-period=9s"]).timing(), Err(TimingError::Retry));
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! The operator's process: TLS provider, arguments, telemetry, run; nothing else.
 
-use clap::Parser;
 use ollama_fleet_operator::{
     args::{Cli, Command},
     operator, telemetry,
@@ -10,7 +9,7 @@ use std::process::ExitCode;
 fn main() -> ExitCode {
     // The one TLS provider of the whole process; whoever makes a connection first would otherwise choose, or panic.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let Command::Run(args) = Cli::parse().command;
+    let Command::Run(args) = Cli::parse_or_exit().command;
     if let Err(error) = telemetry::init(args.log_format) {
         // There is no log yet.
         eprintln!("error: {error}");

@@ -6,6 +6,7 @@
 use crate::{
     controller::{server::live::Live, status_writer::Kind},
     probe::Failure,
+    runtime::Leadership,
 };
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -47,6 +48,11 @@ struct Outcome {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SecretRead {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindOutcome {
     kind: &'static str,
     outcome: &'static str,
@@ -67,6 +73,7 @@ pub struct Metrics {
     agent_read_duration: Histogram,
     scrape_failures: Family<Reason, Counter>,
     scrapes_skipped: Counter,
+    secret_reads: Family<SecretRead, Counter>,
     writes: Family<KindOutcome, Counter>,
     write_duration: Family<KindOnly, Histogram>,
     events: Family<Outcome, Counter>,
@@ -74,6 +81,7 @@ pub struct Metrics {
     watch_errors: Family<KindOnly, Counter>,
     undecodable: Family<KindOnly, Gauge>,
     panics: Counter,
+    lease_renewals: Family<Outcome, Counter>,
     depths: OnceLock<Depths>,
 }
 
@@ -84,7 +92,7 @@ struct Depths {
 }
 
 impl Metrics {
-    pub fn new(live: &Live, server_limit: usize) -> Arc<Self> {
+    pub fn new(live: &Live, server_limit: usize, leadership: &Leadership) -> Arc<Self> {
         let mut registry = Registry::with_prefix("ollama_fleet");
         registry.register(
             "build",
@@ -129,6 +137,8 @@ impl Metrics {
             "Readings of agents that never began, for want of a slot, because another object asks the same address, or because the one before was still under way",
             scrapes_skipped.clone(),
         );
+        let secret_reads = Family::default();
+        registry.register("secret_reads", "Readings of Secrets, by what came of them", secret_reads.clone());
         let writes = Family::default();
         registry.register("status_writes", "Writes of status, by kind and outcome", writes.clone());
         let write_duration: Family<KindOnly, Histogram> = Family::new_with_constructor(request_histogram);
@@ -151,7 +161,14 @@ impl Metrics {
         );
         let panics = Counter::default();
         registry.register("panics", "Tasks that ended by a bug and were begun again", panics.clone());
-        registry.register_collector(Box::new(fleet::FleetCollector::new(live.clone(), server_limit)));
+        let lease_renewals = Family::default();
+        registry.register(
+            "lease_renewals",
+            "Renewals of the leader's Lease, by outcome",
+            lease_renewals.clone(),
+        );
+        let fleet = fleet::FleetCollector::new(live.clone(), server_limit, leadership.clone());
+        registry.register_collector(Box::new(fleet));
         Arc::new(Self {
             registry: Mutex::new(registry),
             poll_duration,
@@ -161,6 +178,7 @@ impl Metrics {
             agent_read_duration,
             scrape_failures,
             scrapes_skipped,
+            secret_reads,
             writes,
             write_duration,
             events,
@@ -168,6 +186,7 @@ impl Metrics {
             watch_errors,
             undecodable,
             panics,
+            lease_renewals,
             depths: OnceLock::new(),
         })
     }
@@ -225,12 +244,20 @@ impl Metrics {
     pub fn agent_read(&self, duration: Duration, failure: Option<Failure>) {
         self.agent_read_duration.observe(duration.as_secs_f64());
         if let Some(failure) = failure {
-            self.scrape_failures.get_or_create(&Reason { reason: failure.reason() }).inc();
+            self.agent_failed(failure);
         }
+    }
+
+    pub fn agent_failed(&self, failure: Failure) {
+        self.scrape_failures.get_or_create(&Reason { reason: failure.reason() }).inc();
     }
 
     pub fn agent_skipped(&self) {
         self.scrapes_skipped.inc();
+    }
+
+    pub fn secret_read(&self, result: &'static str) {
+        self.secret_reads.get_or_create(&SecretRead { result }).inc();
     }
 
     pub fn wrote(&self, kind: Kind, outcome: &'static str) {
@@ -255,6 +282,10 @@ impl Metrics {
 
     pub fn undecodable(&self, kind: Kind, count: usize) {
         self.undecodable.get_or_create(&KindOnly { kind: kind.as_str() }).set(as_gauge(count));
+    }
+
+    pub fn lease_renewal(&self, outcome: &'static str) {
+        self.lease_renewals.get_or_create(&Outcome { outcome }).inc();
     }
 
     pub fn panicked(&self) {

@@ -4,6 +4,7 @@ use crate::{
     args::RunArgs,
     controller::{
         context::Context,
+        credentials::Secrets,
         event_queue::EventQueue,
         own_addresses::{self, OwnAddresses},
         plugin::{Plugins, index::PluginIndex, installed::Installed},
@@ -12,14 +13,17 @@ use crate::{
     },
     metrics::Metrics,
     probe::{ClientError, NameServers, Prober, address::SharedPolicy},
-    runtime::{CrdGate, Readiness, Watchdog, shutdown_signal, wait_for_crds},
+    runtime::{
+        CrdGate, Elector, Leadership, LeadershipLost, Readiness, Watchdog, leader::TimingError,
+        shutdown_signal, wait_for_crds,
+    },
     serve::{ServeError, Serving, Shown},
 };
 use kube::{
     Client, Config,
     config::{KubeConfigOptions, Kubeconfig},
 };
-use std::{io, net::IpAddr, sync::Arc};
+use std::{env, io, sync::Arc};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
@@ -38,22 +42,39 @@ pub enum RunError {
     Signals(#[source] io::Error),
     #[error("a part of the operator ended by a bug: {0}")]
     Bug(#[from] tokio::task::JoinError),
+    #[error(transparent)]
+    LeadershipLost(#[from] LeadershipLost),
+    #[error(transparent)]
+    LeaseTimes(#[from] TimingError),
 }
 
 /// Runs until SIGTERM or SIGINT.
 pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let shutdown = shutdown_signal().map_err(RunError::Signals)?;
     raise_file_limit();
-    let (client, own) = client(&args).await?;
+    let config = config(&args).await?;
+    let client = connect(&config)?;
     let policy = SharedPolicy::new(args.address.policy());
+    let own = own_addresses::known(&config);
     let mut own_addresses = OwnAddresses::new(client.clone(), Arc::clone(&policy), own);
     let live = Live::default();
     let installed = Installed::default();
-    let metrics = Metrics::new(&live, args.metrics_server_limit);
+    let elects = args.leader.leader_elect;
+    let leadership = if elects { Leadership::none_yet() } else { Leadership::always() };
+    let metrics = Metrics::new(&live, args.metrics_server_limit, &leadership);
     let readiness = Readiness::new();
+    let readiness = if elects { readiness.with_leadership(leadership.clone()) } else { readiness };
     let crds = readiness.gate("crds");
     let servers = readiness.gate("servers");
     let plugins = readiness.gate("plugins");
+    let elector = if elects {
+        let namespace = lease_namespace(&args, &config);
+        let (timing, metrics) = (args.leader.timing()?, Arc::clone(&metrics));
+        // A client of its own: its calls must not wait behind others.
+        Some(Elector::new(connect(&config)?, &namespace, timing, leadership.clone(), &readiness, metrics))
+    } else {
+        None
+    };
 
     let exposition = Arc::clone(&metrics);
     let serving = Serving::bind(
@@ -76,8 +97,8 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let mut listeners = JoinSet::new();
     listeners.spawn(serving.run(listeners_shutdown.clone()));
 
-    let writer = StatusWriter::new(client.clone(), Arc::clone(&metrics));
-    let events = EventQueue::new(client.clone(), Arc::clone(&metrics));
+    let writer = StatusWriter::new(client.clone(), leadership.clone(), Arc::clone(&metrics));
+    let events = EventQueue::new(client.clone(), leadership.clone(), Arc::clone(&metrics));
     metrics.watch_queues(
         {
             let writer = writer.clone();
@@ -90,7 +111,9 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     );
     let context = Arc::new(Context {
         client: client.clone(),
+        leadership,
         prober: Prober::new(policy, NameServers::System, Arc::clone(&metrics))?,
+        secrets: Secrets::new(client.clone(), Arc::clone(&metrics)),
         poll: args.poll.clone(),
         writer: writer.clone(),
         events: events.clone(),
@@ -115,18 +138,14 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
         let mut writers = JoinSet::new();
         writers.spawn(writer.run(writers_shutdown.clone()));
         writers.spawn(events.run(writers_shutdown.clone()));
-        // Whatever of this ends by a bug ends the process: half an operator would look well and write nothing.
-        while !controllers.is_empty() {
-            tokio::select! {
-                Some(ended) = controllers.join_next() => ended?,
-                Some(ended) = writers.join_next() => ended?,
-                Some(ended) = listeners.join_next() => ended?,
-            }
+        // The lease is given back after the last write, so that none comes after the next leader's first.
+        let release = CancellationToken::new();
+        let mut election = JoinSet::new();
+        if let Some(elector) = elector {
+            election.spawn(elector.run(shutdown.clone(), release.clone()));
         }
-        writers_shutdown.cancel();
-        while let Some(ended) = writers.join_next().await {
-            ended?;
-        }
+        let writers = (writers, writers_shutdown);
+        until_the_end(controllers, writers, (election, release), &mut listeners).await?;
     }
     listeners_shutdown.cancel();
     while let Some(ended) = listeners.join_next().await {
@@ -136,10 +155,42 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     Ok(())
 }
 
-/// From --kubeconfig, then $KUBECONFIG, then the pod, then ~/.kube/config; and the addresses that must not be dialled as
-/// hosts, as far as these tell.
-async fn client(args: &RunArgs) -> Result<(Client, Vec<IpAddr>), RunError> {
-    let config = match &args.kubeconfig {
+type Tasks<T> = (JoinSet<T>, CancellationToken);
+
+/// Waits for the controllers, then ends the writers, then gives back the lease. Whatever of this ends by a bug ends the
+/// process: half an operator would look well and write nothing. So does the loss of the lease, at once: another replica
+/// may act by now.
+async fn until_the_end(
+    mut controllers: JoinSet<()>,
+    (mut writers, stop_writing): Tasks<()>,
+    (mut election, release): Tasks<Result<(), LeadershipLost>>,
+    listeners: &mut JoinSet<()>,
+) -> Result<(), RunError> {
+    while !controllers.is_empty() {
+        tokio::select! {
+            Some(ended) = controllers.join_next() => ended?,
+            Some(ended) = writers.join_next() => ended?,
+            Some(ended) = listeners.join_next() => ended?,
+            Some(ended) = election.join_next() => ended??,
+        }
+    }
+    stop_writing.cancel();
+    while !writers.is_empty() {
+        tokio::select! {
+            Some(ended) = writers.join_next() => ended?,
+            Some(ended) = election.join_next() => ended??,
+        }
+    }
+    release.cancel();
+    while let Some(ended) = election.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
+/// From --kubeconfig, then $KUBECONFIG, then the pod, then ~/.kube/config.
+async fn config(args: &RunArgs) -> Result<Config, RunError> {
+    let mut config = match &args.kubeconfig {
         Some(file) => {
             let kubeconfig = Kubeconfig::read_from(file).map_err(|error| RunError::Cluster(error.into()))?;
             Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
@@ -149,11 +200,20 @@ async fn client(args: &RunArgs) -> Result<(Client, Vec<IpAddr>), RunError> {
         None => Config::infer().await.map_err(|error| RunError::Cluster(error.into()))?,
     };
     // The client's own retries can hold a call for minutes; every caller here has a deadline and its own pace.
-    let mut config = config;
     config.default_retry = false;
-    let own = own_addresses::known(&config);
-    let client = Client::try_from(config).map_err(|error| RunError::Cluster(error.into()))?;
-    Ok((client, own))
+    Ok(config)
+}
+
+/// A client with connections of its own.
+fn connect(config: &Config) -> Result<Client, RunError> {
+    Client::try_from(config.clone()).map_err(|error| RunError::Cluster(error.into()))
+}
+
+/// Where the replicas of this installation meet: the operator's own namespace, as far as it is known.
+fn lease_namespace(args: &RunArgs, config: &Config) -> String {
+    let pod = || env::var("POD_NAMESPACE").ok().filter(|namespace| !namespace.is_empty());
+    let named = args.leader.leader_elect_namespace.clone();
+    named.or_else(pod).unwrap_or_else(|| config.default_namespace.clone())
 }
 
 /// Every poll takes a descriptor; the usual soft limit of 1024 is far below the hard one.

@@ -131,7 +131,7 @@ async fn the_clusters_own_roles_cover_the_kinds() {
     let control_plane = ControlPlane::shared();
     let namespace = Namespace::new(control_plane).await;
     let client = control_plane.client().await;
-    rights::kubeconfig(control_plane.kubeconfig(), control_plane.folder(), &[], false).await;
+    rights::kubeconfig(control_plane.kubeconfig(), control_plane.folder(), &[], false, None).await;
     let reviews = Api::<SubjectAccessReview>::all(client.clone());
     let may = async |user: &str, verb: &str, resource: &str, subresource: &str| {
         let review = json!({ "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",

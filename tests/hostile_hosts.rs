@@ -288,7 +288,7 @@ async fn loopback_is_refused_in_every_spelling_and_never_dialled() {
 #[tokio::test]
 async fn a_server_that_wants_what_is_not_there_yet_is_not_polled_without_it() {
     let rows = [
-        (json!({"secretRef": {"name": "token"}}), "InvalidSpec", "secretRef"),
+        (json!({"secretRef": {"name": "token"}}), "SecretNotFound", "secretRef"),
         (json!({"certSecretRef": {"name": "ca"}}), "InvalidSpec", "certSecretRef"),
         (json!({"tlsServerName": "gpu1.lab"}), "InvalidSpec", "tlsServerName"),
         (

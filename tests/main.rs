@@ -13,6 +13,7 @@ mod bad_objects;
 mod chart;
 mod chart_rights;
 mod crds;
+mod credentials;
 mod harness;
 mod hostile_agents;
 mod hostile_hosts;

@@ -500,7 +500,7 @@ async fn another_way_of_asking_is_tried_at_once() {
 #[tokio::test]
 async fn a_spec_that_is_not_accepted_asks_nobody() {
     let scene = Scene::new(1).await;
-    let spec = json!({"secretRef": {"name": "token"}, "poll": {"interval": "1h"}});
+    let spec = json!({"certSecretRef": {"name": "no-tls"}, "poll": {"interval": "1h"}});
     scene.server("a", 0, spec).await;
     scene.within(Duration::from_secs(1), "a", "Ready", "False", "InvalidSpec").await;
     let server = scene.get("a").await;
@@ -510,7 +510,7 @@ async fn a_spec_that_is_not_accepted_asks_nobody() {
     assert_eq!(server.status.unwrap().observed_generation, server.metadata.generation);
     holds_for(Duration::from_secs(2), "nobody is asked", async || scene.fleet.host_stats(0).await.total == 0)
         .await;
-    scene.patch_spec("a", json!({"secretRef": null})).await;
+    scene.patch_spec("a", json!({"certSecretRef": null})).await;
     scene.within(Duration::from_secs(2), "a", "Ready", "True", "Online").await;
     assert!(condition(&scene.get("a").await, "Stalled").is_none());
     assert_eq!(scene.told("a").await, [""; 0]);

@@ -135,7 +135,7 @@ fn split_authority(authority: &str) -> Result<(Host, Option<&str>), EndpointErro
 
 /// A name whose last label is a number would be read as an IPv4 address by some resolvers (`127.1`, `0x7f.1`), so
 /// only the four-part decimal form counts as an address and every other numeric ending is refused.
-fn parse_name(name: &str) -> Result<Host, EndpointError> {
+pub fn parse_name(name: &str) -> Result<Host, EndpointError> {
     if let Ok(address) = name.parse() {
         return Ok(Host::Ip(IpAddr::V4(address)));
     }

@@ -2,7 +2,11 @@
 //! bear, and no object louder than the rest. Only overflow drops, and it is counted.
 
 use super::{api_failure::ApiFailure, server::transition::EventText};
-use crate::{api::MANAGER, metrics::Metrics};
+use crate::{
+    api::MANAGER,
+    metrics::Metrics,
+    runtime::leader::{Leadership, Unwritten},
+};
 use governor::{Quota, RateLimiter};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
@@ -74,18 +78,18 @@ pub struct EventQueue {
 
 struct Shared {
     recorder: Recorder,
+    leadership: Leadership,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
     changed: Notify,
 }
 
 impl EventQueue {
-    pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
+    pub fn new(client: Client, leadership: Leadership, metrics: Arc<Metrics>) -> Self {
         let reporter = Reporter { controller: MANAGER.into(), instance: std::env::var("POD_NAME").ok() };
         let recorder = Recorder::new(client, reporter);
-        Self {
-            shared: Arc::new(Shared { recorder, metrics, state: Mutex::default(), changed: Notify::new() }),
-        }
+        let (state, changed) = (Mutex::default(), Notify::new());
+        Self { shared: Arc::new(Shared { recorder, leadership, metrics, state, changed }) }
     }
 
     /// Asks for an Event about an object.
@@ -244,7 +248,8 @@ impl Shared {
                 ..queued.regarding.clone()
             }),
         };
-        let failure = match timeout(CALL_TIMEOUT, self.recorder.publish(&event, &queued.regarding)).await {
+        let call = self.recorder.publish(&event, &queued.regarding);
+        let failure = match self.leadership.write(CALL_TIMEOUT, call).await {
             Ok(Ok(())) => {
                 self.metrics.event("sent");
                 return true;
@@ -253,7 +258,12 @@ impl Shared {
                 tracing::debug!(reason = &*queued.text.reason, %error, "Event not sent");
                 ApiFailure::of(&error)
             }
-            Err(_) => ApiFailure::Unavailable,
+            Err(Unwritten::Late) => ApiFailure::Unavailable,
+            // Another replica may lead by now: it tells what it finds.
+            Err(Unwritten::NotLeading) => {
+                self.metrics.event("not_leading");
+                return true;
+            }
         };
         match failure {
             ApiFailure::Unavailable => {

@@ -2,6 +2,7 @@
 
 pub mod api_failure;
 pub mod context;
+pub mod credentials;
 pub mod event_queue;
 mod listing;
 pub mod own_addresses;

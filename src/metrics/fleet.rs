@@ -4,6 +4,7 @@ use super::plugins;
 use crate::{
     api::{condition, fleet_plugin::Reading, quantity::Quantity, server_status::LoadedModel},
     controller::server::live::{Live, Snapshot},
+    runtime::Leadership,
 };
 use k8s_openapi::jiff::Timestamp;
 use prometheus_client::{
@@ -21,18 +22,25 @@ pub struct FleetCollector {
     live: Live,
     /// Servers up to which every series is shown.
     server_limit: usize,
+    leadership: Leadership,
 }
 
 impl FleetCollector {
-    pub fn new(live: Live, server_limit: usize) -> Self {
-        Self { live, server_limit }
+    pub fn new(live: Live, server_limit: usize, leadership: Leadership) -> Self {
+        Self { live, server_limit, leadership }
     }
 }
 
 impl Collector for FleetCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let servers = self.live.snapshots();
         let mut out = Out { encoder: &mut encoder };
+        let leads = self.leadership.holds();
+        out.single("leader", "1 if this replica polls and writes, 0 if it stands by", i64::from(leads))?;
+        if !leads {
+            // The leader tells of the servers; from two replicas every sum would be twice as large.
+            return Ok(());
+        }
+        let servers = self.live.snapshots();
         out.single("servers", "Servers that are watched", count(servers.len()))?;
         out.all(&servers, "server_up", "1 if the host answers, 0 if not", None, |server| {
             server.reachable().map(i64::from)

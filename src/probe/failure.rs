@@ -1,6 +1,8 @@
 //! Why a host or an agent could not be read: one class a failure, and the class decides everything after it.
 
-use super::{address::AddressNotAllowed, connect::ConnectTimeout, resolve::ResolveError};
+use super::{
+    address::AddressNotAllowed, connect::ConnectTimeout, credential::NoCredential, resolve::ResolveError,
+};
 use std::{error::Error, io};
 
 /// The class of a failure. Its name is the reason in conditions, the label in metrics, and what a person searches for.
@@ -36,9 +38,12 @@ pub enum Failure {
     InvalidResponse,
     ResponseTooLarge,
     UnexpectedRedirect,
+    /// Nothing was asked: the credentials for it could not be had.
+    NoCredential(NoCredential),
 }
 
 impl Failure {
+    /// All that asking can come to.
     pub const ALL: [Self; 25] = [
         Self::AddressNotAllowed,
         Self::PortNotAllowed,
@@ -94,6 +99,7 @@ impl Failure {
             Self::InvalidResponse => "InvalidResponse",
             Self::ResponseTooLarge => "ResponseTooLarge",
             Self::UnexpectedRedirect => "UnexpectedRedirect",
+            Self::NoCredential(cause) => cause.reason(),
         }
     }
 
@@ -146,7 +152,7 @@ impl Failure {
             Self::TlsWanted => {
                 "the port speaks TLS, and plain HTTP was sent; write https:// in front of the host"
             }
-            Self::Unauthorized => "the host wants credentials (401)",
+            Self::Unauthorized => "the host wants credentials (401), or other ones than those of secretRef",
             Self::HostRejected => {
                 "the host refuses the request (403); Ollama does so for Host names it does not know: set hostHeader"
             }
@@ -157,6 +163,7 @@ impl Failure {
             Self::UnexpectedRedirect => {
                 "the host redirects, and redirects are never followed; write the final address"
             }
+            Self::NoCredential(cause) => cause.text(),
         }
     }
 
@@ -166,7 +173,9 @@ impl Failure {
             Self::ConnectionRefused => {
                 "the connection was refused or reset; is the agent running, and listening on this address and port?"
             }
-            Self::Unauthorized => "the agent wants credentials (401), and none are sent",
+            Self::Unauthorized => {
+                "the agent wants credentials (401), or other ones than those of agent.secretRef"
+            }
             Self::HostRejected => "the agent refuses the request (403)",
             Self::InvalidResponse => {
                 "the answer is an HTTP error, or is not in the plugin's format, or has none of its values"
@@ -180,6 +189,7 @@ impl Failure {
             Self::TlsWanted => {
                 "the port speaks TLS, and plain HTTP was sent; write scheme: https in the plugin"
             }
+            Self::NoCredential(cause) => cause.agent_text(),
             _ => self.text(),
         }
     }
@@ -191,13 +201,27 @@ impl Failure {
 
     /// From reason and text, as they stand in a report. The text of another version counts as the first of its reason.
     pub fn from_report(reason: &str, text: Option<&str>) -> Option<Self> {
-        let mut same = Self::ALL.into_iter().filter(|failure| failure.reason() == reason);
-        same.clone().find(|failure| text == Some(failure.text())).or_else(|| same.next())
+        let all = Self::ALL.into_iter().chain(NoCredential::all().map(Self::NoCredential));
+        let mut same = all.filter(|failure| failure.reason() == reason);
+        let told = |failure: &Self| [failure.text(), failure.agent_text()].map(Some).contains(&text);
+        same.clone().find(told).or_else(|| same.next())
     }
 
-    /// Whether nothing was dialled because the address policy refuses it.
+    /// From what Accepted says of a host that was not dialled.
+    pub fn refusal_of(reason: &str, text: &str) -> Option<Self> {
+        let all = Self::ALL.into_iter().chain(NoCredential::all().map(Self::NoCredential));
+        all.filter(|failure| failure.is_refusal())
+            .find(|failure| failure.reason() == reason && failure.text() == text)
+    }
+
+    /// Whether nothing was dialled: the address policy refuses it, or there are no credentials that may be used.
     pub fn is_refusal(self) -> bool {
-        matches!(self, Self::AddressNotAllowed | Self::PortNotAllowed)
+        matches!(self, Self::AddressNotAllowed | Self::PortNotAllowed | Self::NoCredential(_))
+    }
+
+    /// Whether other credentials or certificates might have been taken.
+    pub fn may_be_of_credentials(self) -> bool {
+        matches!(self, Self::Unauthorized | Self::HostRejected) || self.reason() == Self::TlsFailed.reason()
     }
 
     /// Whether asking again cannot help before somebody changes something.
@@ -325,6 +349,9 @@ mod tests {
 
     #[test]
     fn every_report_leads_back_to_its_class() {
+        for failure in NoCredential::all().map(Failure::NoCredential) {
+            assert_eq!(Failure::from_report(failure.reason(), Some(failure.agent_text())), Some(failure));
+        }
         for failure in Failure::ALL {
             assert_eq!(Failure::from_report(failure.reason(), Some(failure.text())), Some(failure));
             let by_reason = Failure::from_reason(failure.reason()).unwrap();

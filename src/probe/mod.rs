@@ -11,6 +11,7 @@ mod agent;
 mod client;
 mod clients;
 mod connect;
+pub mod credential;
 mod failure;
 mod fair;
 mod generic;

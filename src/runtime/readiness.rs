@@ -3,13 +3,18 @@
 //! The texts are shown to whoever can reach `/readyz`, without a login: they must not hold names, addresses or
 //! anything else of the fleet.
 
+use super::Leadership;
 use serde::Serialize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Notify;
 
 /// Every gate of the process; clones share them. Without any gate it is ready.
 #[derive(Clone, Debug, Default)]
 pub struct Readiness {
     gates: Arc<Mutex<Vec<State>>>,
+    opened: Arc<Notify>,
+    /// `None`: there is no election.
+    leadership: Option<Leadership>,
 }
 
 #[derive(Debug)]
@@ -31,6 +36,9 @@ pub struct Gate {
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
     pub ready: bool,
+    /// Absent without an election.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub leader: Option<bool>,
     pub waiting_for: Vec<Waiting>,
 }
 
@@ -43,6 +51,23 @@ pub struct Waiting {
 impl Readiness {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Also tells whether this replica leads, which readiness does not depend on.
+    #[must_use]
+    pub fn with_leadership(self, leadership: Leadership) -> Self {
+        Self { leadership: Some(leadership), ..self }
+    }
+
+    /// Returns when every gate is open.
+    pub async fn until_ready(&self) {
+        loop {
+            let opened = self.opened.notified();
+            if self.snapshot().ready {
+                return;
+            }
+            opened.await;
+        }
     }
 
     /// The gate of that name, made closed if there is none yet.
@@ -62,7 +87,8 @@ impl Readiness {
                 gate.waiting_for.as_ref().map(|detail| Waiting { name: gate.name, detail: detail.clone() })
             })
             .collect();
-        Snapshot { ready: waiting_for.is_empty(), waiting_for }
+        let leader = self.leadership.as_ref().map(Leadership::holds);
+        Snapshot { ready: waiting_for.is_empty(), leader, waiting_for }
     }
 
     /// A panic elsewhere leaves the list whole: each change is one assignment.
@@ -99,7 +125,10 @@ impl Gate {
         let is_ready = gates.iter().all(|gate| gate.waiting_for.is_none());
         drop(gates);
         match (was_ready, is_ready) {
-            (false, true) => tracing::info!("ready"),
+            (false, true) => {
+                tracing::info!("ready");
+                self.readiness.opened.notify_waiters();
+            }
             (true, false) => tracing::warn!(gate = self.name, "no longer ready"),
             _ => {}
         }
@@ -146,6 +175,30 @@ mod tests {
         assert!(readiness.snapshot().ready);
         gate.close("the definition was deleted");
         assert_eq!(readiness.snapshot().waiting_for[0].detail, "the definition was deleted");
+    }
+
+    #[tokio::test]
+    async fn whoever_waits_is_told_when_everything_is_open() {
+        let readiness = Readiness::new();
+        let (crds, cache) = (readiness.gate("crds"), readiness.gate("cache"));
+        let waiting = tokio::spawn({
+            let readiness = readiness.clone();
+            async move { readiness.until_ready().await }
+        });
+        crds.open();
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        cache.open();
+        waiting.await.unwrap();
+        readiness.until_ready().await;
+    }
+
+    #[test]
+    fn who_takes_part_in_an_election_says_whether_it_leads() {
+        for (leadership, leads) in [(Leadership::none_yet(), false), (Leadership::always(), true)] {
+            let readiness = Readiness::new().with_leadership(leadership);
+            assert_eq!(value(&readiness), json!({"ready": true, "leader": leads, "waitingFor": []}));
+        }
     }
 
     #[test]

@@ -23,6 +23,7 @@ use ollama_fleet_operator::{
         report::{HostReport, Part},
         tls::TlsSettings,
     },
+    runtime::Leadership,
 };
 use serde_json::json;
 use spellings::{ANSWERS, SPELLINGS};
@@ -72,7 +73,7 @@ fn open(allowed: &[&str]) -> AddressPolicy {
 
 fn prober(policy: &Arc<SharedPolicy>, dns: &Dns) -> Prober {
     http::install_provider();
-    let metrics = Metrics::new(&Live::default(), 0);
+    let metrics = Metrics::new(&Live::default(), 0, &Leadership::always());
     Prober::new(Arc::clone(policy), NameServers::One(dns.address), metrics).unwrap()
 }
 

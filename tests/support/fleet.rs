@@ -75,6 +75,10 @@ pub struct HostStats {
     pub agent_max_in_flight: usize,
     pub agent_connections: u64,
     pub agent_max_connections: usize,
+    /// Requests to either port with an Authorization header.
+    pub with_authorization: u64,
+    /// Requests that lacked the right one.
+    pub unauthorized: u64,
     pub last_arrival: Option<String>,
     pub last_headers: Option<Value>,
 }

@@ -118,7 +118,8 @@ impl Builder {
         let kubeconfig = match &self.identity {
             Identity::Kubeconfig(file) => file.clone(),
             Identity::Chart { admin, folder } => {
-                rights::kubeconfig(admin, folder, &self.namespaces, self.secrets).await
+                let lease = self.args.iter().find_map(|arg| arg.strip_prefix("--leader-elect-namespace="));
+                rights::kubeconfig(admin, folder, &self.namespaces, self.secrets, lease).await
             }
         };
         let folder = tempfile::Builder::new().prefix("operator-").tempdir().unwrap();

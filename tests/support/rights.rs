@@ -87,7 +87,15 @@ impl Reach {
 
 /// A kubeconfig of the chart's ServiceAccount on this control plane, which may then do what the chart lets it do with the
 /// objects in these namespaces and, if asked for, their Secrets.
-pub async fn kubeconfig(admin: &Path, folder: &Path, namespaces: &[String], secrets: bool) -> PathBuf {
+///
+/// `lease` is where the test wants its Lease; as in the release's namespace, a Role for it is made there.
+pub async fn kubeconfig(
+    admin: &Path,
+    folder: &Path,
+    namespaces: &[String],
+    secrets: bool,
+    lease: Option<&str>,
+) -> PathBuf {
     /// What is installed already: kubeconfig of the administrator, reach, and namespace.
     static INSTALLED: Mutex<Option<HashSet<(PathBuf, Reach, String)>>> = Mutex::const_new(None);
     let reach = Reach::of_tests(namespaces);
@@ -101,14 +109,22 @@ pub async fn kubeconfig(admin: &Path, folder: &Path, namespaces: &[String], secr
             wanted.push((Some(namespace), format!("{namespace}/secrets")));
         }
     }
+    if let Some(namespace) = lease {
+        wanted.push((Some(namespace), format!("{namespace}/lease")));
+    }
     for (namespace, key) in wanted {
         let key = (admin.to_owned(), reach, key);
         if installed.contains(&key) {
             continue;
         }
         let client = control_plane::client(admin).await;
-        let of_secrets = key.2.ends_with("/secrets");
-        install(&client, reach, namespace, of_secrets).await;
+        let part = match key.2.split_once('/') {
+            _ if namespace.is_none() => Part::Cluster,
+            Some((_, "secrets")) => Part::Secrets,
+            Some(_) => Part::Lease,
+            None => Part::Fleet,
+        };
+        install(&client, reach, namespace, part).await;
         if namespace.is_none() {
             write_kubeconfig(&client, reach, admin, &file).await;
         }
@@ -117,22 +133,50 @@ pub async fn kubeconfig(admin: &Path, folder: &Path, namespaces: &[String], secr
     file
 }
 
-/// Applies the part of the chart's rights that belongs to this namespace, or to none of a test's, and waits until the
-/// API server goes by it.
-async fn install(client: &Client, reach: Reach, namespace: Option<&str>, secrets: bool) {
+/// What of the chart's rights is installed at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Everything that belongs to no namespace of a test.
+    Cluster,
+    /// The Role for servers and plugins of a namespace, if the reach is that.
+    Fleet,
+    /// The binding to the reader of Secrets of a namespace.
+    Secrets,
+    /// The Role for the Lease, in a namespace of a test instead of the release's.
+    Lease,
+}
+
+impl Part {
+    /// The object as it is to be applied, if it belongs to this part.
+    fn of(self, object: &Value, namespace: Option<&str>) -> Option<String> {
+        let placed = object["metadata"]["namespace"] == PLACEHOLDER;
+        let named =
+            |suffix: &str| object["metadata"]["name"].as_str().is_some_and(|name| name.ends_with(suffix));
+        let (secrets, lease) = (named("-secret-reader"), named("-leader-election"));
+        let (belongs, from) = match self {
+            Self::Cluster => (!placed, PLACEHOLDER),
+            Self::Fleet => (placed && !secrets, PLACEHOLDER),
+            Self::Secrets => (placed && secrets, PLACEHOLDER),
+            Self::Lease => (lease, HOME),
+        };
+        let mut object = object.clone();
+        if let Some(namespace) = namespace
+            && object["metadata"]["namespace"] == from
+        {
+            object["metadata"]["namespace"] = namespace.into();
+        }
+        belongs.then(|| object.to_string())
+    }
+}
+
+/// Applies a part of the chart's rights, and waits until the API server goes by it.
+async fn install(client: &Client, reach: Reach, namespace: Option<&str>, part: Part) {
     let parameters = PatchParams::apply("tests").force();
-    if namespace.is_none() {
+    if part == Part::Cluster {
         let home = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": HOME } });
         Api::<Namespace>::all(client.clone()).patch(HOME, &parameters, &Patch::Apply(home)).await.unwrap();
     }
-    for object in reach.rendered() {
-        let placed = object["metadata"]["namespace"] == PLACEHOLDER;
-        let of_secrets =
-            object["roleRef"]["name"].as_str().is_some_and(|name| name.ends_with("-secret-reader"));
-        if placed != namespace.is_some() || (placed && of_secrets != secrets) {
-            continue;
-        }
-        let text = object.to_string().replace(PLACEHOLDER, namespace.unwrap_or_default());
+    for text in reach.rendered().iter().filter_map(|object| part.of(object, namespace)) {
         let object: DynamicObject = serde_json::from_str(&text).unwrap();
         let types = object.types.clone().unwrap();
         let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(types).unwrap());
@@ -142,15 +186,20 @@ async fn install(client: &Client, reach: Reach, namespace: Option<&str>, secrets
         };
         api.patch(&object.name_any(), &parameters, &Patch::Apply(&object)).await.unwrap();
     }
-    let attributes = match (namespace, reach) {
-        (None, _) => {
+    let namespace = namespace.unwrap_or_default();
+    let attributes = match part {
+        Part::Cluster => {
             json!({ "group": "authentication.k8s.io", "resource": "tokenreviews", "verb": "create" })
         }
-        (Some(namespace), _) if secrets => {
+        Part::Fleet => {
+            json!({ "group": "ollama-fleet.io", "resource": "ollamaservers", "subresource": "status",
+            "verb": "patch", "namespace": namespace })
+        }
+        Part::Secrets => {
             json!({ "resource": "secrets", "verb": "get", "name": "any", "namespace": namespace })
         }
-        (Some(namespace), _) => json!({ "group": "ollama-fleet.io", "resource": "ollamaservers",
-            "subresource": "status", "verb": "patch", "namespace": namespace }),
+        Part::Lease => json!({ "group": "coordination.k8s.io", "resource": "leases", "verb": "create",
+            "namespace": namespace }),
     };
     let review = json!({ "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
         "spec": { "user": reach.user(), "resourceAttributes": attributes } });
@@ -174,6 +223,7 @@ async fn write_kubeconfig(client: &Client, reach: Reach, admin: &Path, file: &Pa
     let token = answer.status.expect("a token was asked for").token;
     let mut kubeconfig: Value = serde_saphyr::from_str(&std::fs::read_to_string(admin).unwrap()).unwrap();
     kubeconfig["users"][0]["user"] = json!({ "token": token });
+    kubeconfig["contexts"][0]["context"]["namespace"] = HOME.into();
     // JSON is YAML.
     std::fs::write(file, kubeconfig.to_string()).unwrap();
 }

@@ -6,6 +6,7 @@ use crate::{
         fleet_plugin::AgentFormat,
         server_status::PLUGINS_MAX,
     },
+    controller::credentials::References,
     plugins::{rules::CompiledRule, values::CompiledValues},
 };
 use kube::core::{Selector, SelectorExt};
@@ -25,6 +26,8 @@ pub struct ActivePlugin {
     pub scheme: Scheme,
     pub default_port: u16,
     pub path: String,
+    /// The Secrets that it is asked with, of its namespace.
+    pub credentials: References,
     pub config_key: Option<String>,
     /// `None`: at every poll.
     pub interval: Option<Duration>,

@@ -1,5 +1,8 @@
 //! Plugins: resolve (the watch), validate (pure), plan (pure), apply (IO out). One task for all of them: there are few,
 //! and those of one namespace are judged together.
+//!
+//! A replica that does not lead watches and judges, and shows the statuses that the objects have. When it is elected it
+//! lists once more and goes on from those.
 
 mod dependencies;
 pub mod index;
@@ -72,6 +75,9 @@ pub struct Plugins {
     /// Something has changed that those who show plugins do not have yet.
     unshown: bool,
     listing: Listing,
+    gate: Gate,
+    /// Whether this replica writes.
+    leads: bool,
     /// Namespaces whose plugins have changed since they were judged.
     stale: HashSet<String>,
     /// The operator's own version, which plugins may depend on; without a pre-release, as ranges mean releases.
@@ -83,7 +89,9 @@ impl Plugins {
         gate.wait_for("the list of FleetPlugins");
         let metrics = Arc::clone(&context.metrics);
         Self {
-            listing: Listing::new(Kind::FleetPlugin, metrics, streams::scopes(namespaces), gate),
+            listing: Listing::new(Kind::FleetPlugin, metrics, streams::scopes(namespaces), gate.clone()),
+            gate,
+            leads: context.leadership.holds(),
             context,
             known: HashMap::new(),
             unreadable: HashMap::new(),
@@ -98,24 +106,32 @@ impl Plugins {
     pub async fn run(mut self, namespaces: Vec<String>, shutdown: CancellationToken) {
         let client = self.context.client.clone();
         let metrics = Arc::clone(&self.context.metrics);
-        let mut items =
-            std::pin::pin!(streams::watch::<FleetPlugin>(&client, &namespaces, Kind::FleetPlugin, metrics));
+        let leadership = self.context.leadership.clone();
+        let watch =
+            || streams::watch::<FleetPlugin>(&client, &namespaces, Kind::FleetPlugin, Arc::clone(&metrics));
+        let mut items = std::pin::pin!(watch());
         let mut ticks = interval(COUNT_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut counts_waiting = false;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
+                () = leadership.gained(), if !self.leads => {
+                    self.leads = true;
+                    let (metrics, gate) = (Arc::clone(&metrics), self.gate.clone());
+                    self.listing = Listing::new(Kind::FleetPlugin, metrics, streams::scopes(&namespaces), gate);
+                    items.set(watch());
+                }
                 Some((scope, event)) = items.next() => {
                     if let Some(change) = self.listing.take(scope, event) {
                         self.on_change(scope, change);
                     }
                     // A list that is under way is judged when it is whole.
-                    if self.listing.is_complete() && self.judge() {
+                    if self.listing.is_complete() && (self.judge() || self.unshown) {
                         counts_waiting |= self.publish();
                     }
                 }
-                _ = ticks.tick() => {
+                _ = ticks.tick(), if self.listing.is_complete() => {
                     if self.context.live.take_plugins_changed() || counts_waiting {
                         counts_waiting = self.publish();
                     }
@@ -174,7 +190,9 @@ impl Plugins {
             self.stale.insert(unreadable.namespace);
         }
         self.claim(&namespace, &object.name_any(), &uid);
-        let written = object.status.take().filter(|status| status.observed_generation.is_some());
+        let written = object.status.clone().filter(|status| status.observed_generation.is_some());
+        // Later, what is planned is newer than what comes back.
+        let adopts = !self.leads || !self.listing.is_complete();
         let resource_version = object.metadata.resource_version.clone();
         self.unshown = true;
         let known = match self.known.entry(uid) {
@@ -185,7 +203,12 @@ impl Plugins {
                     known.spec = None;
                     known.verdict = None;
                 }
-                object.status.clone_from(&known.object.status);
+                if adopts {
+                    known.published_at = written.is_some().then(Instant::now);
+                    known.published = written;
+                } else {
+                    object.status.clone_from(&known.object.status);
+                }
                 known.object = Arc::new(object);
                 known
             }
@@ -220,6 +243,9 @@ impl Plugins {
         self.unreadable.insert(uid.clone(), unreadable);
         self.stale.insert(namespace.clone());
         tracing::warn!(namespace, plugin = name, error = invalid.error, "a FleetPlugin cannot be read");
+        if !self.leads {
+            return;
+        }
         let Ok(status) = serde_json::to_value(plan::unreadable(metadata.generation, &Time(Timestamp::now())))
         else {
             return;
@@ -292,8 +318,17 @@ impl Plugins {
         (active, config_keys)
     }
 
-    /// Writes what has changed; whether counts still wait for their time.
+    /// Writes and shows what has changed; whether counts still wait for their time.
     fn publish(&mut self) -> bool {
+        let waiting = self.leads && self.write();
+        if std::mem::take(&mut self.unshown) {
+            let judged = self.known.values().filter(|known| known.verdict.is_some());
+            self.context.installed.replace(judged.map(|known| Arc::clone(&known.object)).collect());
+        }
+        waiting
+    }
+
+    fn write(&mut self) -> bool {
         let servers = self.context.live.snapshots();
         let mut tallies = tally::tally(&servers, &self.context.plugins.borrow());
         let now = Time(Timestamp::now());
@@ -330,10 +365,6 @@ impl Plugins {
             };
             let generation = known.object.metadata.generation;
             self.context.writer.submit(target, generation, body, Urgency::Transition, Box::new(|| {}));
-        }
-        if std::mem::take(&mut self.unshown) {
-            let judged = self.known.values().filter(|known| known.verdict.is_some());
-            self.context.installed.replace(judged.map(|known| Arc::clone(&known.object)).collect());
         }
         waiting
     }

@@ -10,6 +10,7 @@ use crate::{
         endpoint::Scheme,
         fleet_plugin::{Agent, AgentScheme, Dependencies, PluginType},
     },
+    controller::credentials::References,
     plugins::{rules, values, version_range::VersionRange},
 };
 use k8s_openapi::jiff::Timestamp;
@@ -162,16 +163,6 @@ pub fn validate(plugin: &FleetPlugin) -> Result<ValidPlugin, Refused> {
     let version = Version::parse(version)
         .map_err(|error| Refused::invalid(format!("version is no semantic version: {error}")))?;
     let needs = needs(spec.dependencies.as_ref())?;
-    for (set, field) in
-        [(agent.secret_ref.is_some(), "secretRef"), (agent.cert_secret_ref.is_some(), "certSecretRef")]
-    {
-        // Ignoring it would mean to ask with less protection than its owner wrote down.
-        if set {
-            return Err(Refused::invalid(format!(
-                "agent.{field} is not supported by this version of the operator; remove it"
-            )));
-        }
-    }
     let selector = match spec.server_selector.clone() {
         None => Selector::default(),
         Some(selector) => Selector::try_from(selector)
@@ -218,6 +209,13 @@ fn active(
             .map(Some)
             .ok_or_else(|| Refused::invalid(format!("agent.{field} must be a duration, for example 3s")))
     };
+    let credentials = References::parse(agent.secret_ref.as_ref(), agent.cert_secret_ref.as_ref())
+        .map_err(|error| Refused::invalid(format!("agent.{error}")))?;
+    if credentials.certificates.is_some() && agent.scheme == AgentScheme::Http {
+        return Err(Refused::invalid(
+            "agent.certSecretRef needs TLS: set agent.scheme to https, or remove it",
+        ));
+    }
     let values = values::compile(agent).map_err(|error| Refused::invalid(error.to_string()))?;
     let rules =
         rules::compile(&name, &agent.rules, &values).map_err(|error| Refused::invalid(error.to_string()))?;
@@ -231,6 +229,7 @@ fn active(
         },
         default_port,
         path: agent.endpoint.clone(),
+        credentials,
         config_key: agent.config_key.clone(),
         interval: optional(agent.interval.as_deref(), "interval")?,
         timeout: optional(agent.timeout.as_deref(), "timeout")?.unwrap_or(TIMEOUT),
@@ -276,8 +275,8 @@ mod tests {
 
     #[test]
     fn the_youngest_are_refused_until_an_older_one_goes() {
-        let secret = json!({"secretRef": {"name": "s"}});
-        let mut plugins = vec![plugin("invalid", "2026-01-01T00:00:00Z", secret)];
+        let bad = json!({"certSecretRef": {"name": "s"}});
+        let mut plugins = vec![plugin("invalid", "2026-01-01T00:00:00Z", bad)];
         plugins
             .extend((0..ACCEPTED_MAX).map(|n| plugin(&format!("p{n}"), "2026-01-02T00:00:00Z", json!({}))));
         plugins.push(plugin("late", "2026-01-03T00:00:00Z", json!({})));
@@ -308,7 +307,7 @@ mod tests {
     #[test]
     fn a_refused_plugin_does_not_hold_a_config_key() {
         let bad =
-            plugin("bad", "2026-01-01T00:00:00Z", json!({"configKey": "k", "secretRef": {"name": "s"}}));
+            plugin("bad", "2026-01-01T00:00:00Z", json!({"configKey": "k", "certSecretRef": {"name": "s"}}));
         let good = plugin("good", "2026-01-02T00:00:00Z", json!({"configKey": "k"}));
         let verdicts = judged(&[&bad, &good]);
         assert!(matches!(verdicts["bad"], Verdict::Refused(_)));
@@ -316,7 +315,8 @@ mod tests {
     }
 
     #[rstest]
-    #[case::secret(json!({"secretRef": {"name": "s"}}), "secretRef")]
+    #[case::secret(json!({"secretRef": {"name": "../s"}}), "agent.secretRef.name")]
+    #[case::certificates_without_tls(json!({"certSecretRef": {"name": "s"}}), "agent.certSecretRef needs TLS")]
     #[case::port(json!({"defaultPort": 70000}), "defaultPort")]
     #[case::endpoint(json!({"endpoint": "metrics"}), "endpoint")]
     #[case::timeout(json!({"timeout": "soon"}), "timeout")]

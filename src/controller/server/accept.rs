@@ -7,6 +7,7 @@ use crate::{
         ollama_server::{BackendType, OllamaServerSpec},
     },
     args::PollArgs,
+    controller::credentials::References,
     probe::{Failure, address::AddressPolicy, tls::TlsSettings},
 };
 use hyper::header::HeaderValue;
@@ -24,6 +25,8 @@ pub struct Accepted {
     pub backend: BackendType,
     pub host_header: Option<HeaderValue>,
     pub tls: TlsSettings,
+    /// The Secrets that the host is asked with.
+    pub credentials: References,
     pub interval: Duration,
     pub timeout: Duration,
     pub failure_threshold: u32,
@@ -35,9 +38,9 @@ pub struct Accepted {
 
 impl Accepted {
     /// Who is asked, and how: whoever changes any of it waits for the answer.
-    pub fn way(&self) -> (Endpoint, BackendType, Option<HeaderValue>, TlsSettings) {
-        let Self { endpoint, backend, host_header, tls, .. } = self;
-        (endpoint.clone(), *backend, host_header.clone(), tls.clone())
+    pub fn way(&self) -> (Endpoint, BackendType, Option<HeaderValue>, TlsSettings, References) {
+        let Self { endpoint, backend, host_header, tls, credentials, .. } = self;
+        (endpoint.clone(), *backend, host_header.clone(), tls.clone(), credentials.clone())
     }
 }
 
@@ -71,15 +74,12 @@ pub fn accept(
             message: "providerRef names no hook plugin that offers a provider".into(),
         });
     }
-    // Ignoring any of these would mean to ask the host with less protection than its owner wrote down.
-    for (set, field) in
-        [(spec.secret_ref.is_some(), "secretRef"), (spec.cert_secret_ref.is_some(), "certSecretRef")]
-    {
-        if set {
-            return Err(Rejected::invalid(format!(
-                "{field} is not supported by this version of the operator; remove it"
-            )));
-        }
+    let credentials = References::parse(spec.secret_ref.as_ref(), spec.cert_secret_ref.as_ref())
+        .map_err(|error| Rejected::invalid(error.to_string()))?;
+    if credentials.certificates.is_some() && endpoint.scheme == Scheme::Http {
+        return Err(Rejected::invalid(
+            "certSecretRef needs TLS: write https:// before the host, or remove it",
+        ));
     }
     let host_header = match &spec.host_header {
         Some(text) => Some(
@@ -103,6 +103,7 @@ pub fn accept(
         endpoint,
         backend: spec.backend_type,
         host_header,
+        credentials,
         tls: TlsSettings { server_name, skip_verify: spec.insecure_skip_verify, ..TlsSettings::default() },
         interval,
         timeout: effective_timeout(timeout, interval),
@@ -197,8 +198,8 @@ mod tests {
     #[case::local_name(json!({"host": "a.localhost"}), "AddressNotAllowed")]
     #[case::metadata_name(json!({"host": "metadata.google.internal"}), "AddressNotAllowed")]
     #[case::numeric_name(json!({"host": "127.1"}), "InvalidSpec")]
-    #[case::secret(json!({"host": "192.168.1.1", "secretRef": {"name": "s"}}), "InvalidSpec")]
-    #[case::certificates(json!({"host": "192.168.1.1", "certSecretRef": {"name": "s"}}), "InvalidSpec")]
+    #[case::secret_by_path(json!({"host": "192.168.1.1", "secretRef": {"name": "../../x/secrets/s"}}), "InvalidSpec")]
+    #[case::certificates_without_tls(json!({"host": "192.168.1.1", "certSecretRef": {"name": "s"}}), "InvalidSpec")]
     #[case::server_name_without_tls(json!({"host": "192.168.1.1", "tlsServerName": "gpu1.lab"}), "InvalidSpec")]
     #[case::address_as_server_name(json!({"host": "https://gpu1.lab", "tlsServerName": "192.168.1.1"}), "InvalidSpec")]
     #[case::provider(json!({"host": "192.168.1.1", "backendType": "Plugin", "providerRef": {"name": "p"}}), "ProviderNotFound")]

@@ -5,8 +5,12 @@ use super::{
     assess::{AgentObservation, AgentPlan, Memory},
 };
 use crate::{
-    api::ollama_server::OllamaServerSpec,
-    controller::{context::Context, plugin::index::ActivePlugin},
+    api::{endpoint::Endpoint, ollama_server::OllamaServerSpec},
+    controller::{
+        context::Context,
+        credentials::{Credentials, References, Renewal, Unobtained},
+        plugin::index::ActivePlugin,
+    },
     metrics::Metrics,
     plugins::{answer::Answer, counters::Counters, values::AgentValues},
     probe::{AgentAnswer, AgentTarget, Failure, Lane, Owner, tls::TlsSettings},
@@ -86,11 +90,13 @@ impl AgentRound {
                 lane: if suspect { Lane::Suspect } else { Lane::Healthy },
             };
             let (context, plugin) = (Arc::clone(context), Arc::clone(plugin));
+            let host =
+                Host { endpoint: accepted.endpoint.clone(), credentials: accepted.credentials.clone() };
             let name = plugin.name.clone();
             self.asked_at.insert(name.clone(), now);
             let mut counters = self.counters.remove(&name).unwrap_or_default();
             let task = self.running.spawn(async move {
-                let observation = ask(&context, &plugin, &target, interval, &mut counters).await;
+                let observation = ask(&context, &host, &plugin, target, interval, &mut counters).await;
                 (observation, counters)
             });
             self.asked.insert(task.id(), (name, task));
@@ -140,15 +146,39 @@ impl AgentRound {
     }
 }
 
+/// The host that the agents run on.
+struct Host {
+    endpoint: Endpoint,
+    credentials: References,
+}
+
 async fn ask(
     context: &Context,
+    host: &Host,
     plugin: &ActivePlugin,
-    target: &AgentTarget,
+    target: AgentTarget,
     interval: Duration,
     counters: &mut Counters,
 ) -> Option<AgentObservation> {
+    // Where the host may not be asked, its agents are not either: nothing is dialled there.
+    let namespace = &target.owner.namespace;
+    let may = context.secrets.obtain(namespace, &host.credentials, &host.endpoint).await.is_ok();
+    let own = context.secrets.obtain(namespace, &plugin.credentials, &target.endpoint).await;
+    let credentials = match own {
+        Ok(credentials) if may => credentials,
+        Err(Unobtained::Refused(cause)) if may => {
+            let failure = Failure::NoCredential(cause);
+            context.metrics.agent_failed(failure);
+            let plugin = plugin.name.clone();
+            return Some(AgentObservation { plugin, took: Duration::ZERO, result: Err(failure) });
+        }
+        _ => {
+            context.metrics.agent_skipped();
+            return None;
+        }
+    };
     let started = Instant::now();
-    let Some(answer) = context.prober.agent(target).await else {
+    let Some(answer) = read_with(context, plugin, target, credentials).await else {
         context.metrics.agent_skipped();
         return None;
     };
@@ -163,6 +193,41 @@ async fn ask(
     };
     context.metrics.agent_read(took, result.as_ref().err().copied());
     Some(AgentObservation { plugin: plugin.name.clone(), took, result })
+}
+
+/// Reads the agent; once more if it does not take the credentials and they have been changed meanwhile.
+async fn read_with(
+    context: &Context,
+    plugin: &ActivePlugin,
+    target: AgentTarget,
+    credentials: Credentials,
+) -> Option<Result<AgentAnswer, Failure>> {
+    let with = |credentials: &Credentials, target: &AgentTarget| AgentTarget {
+        authorization: credentials.authorization.clone(),
+        tls: credentials.secure(&target.tls),
+        ..target.clone()
+    };
+    let begin = Instant::now();
+    let answer = context.prober.agent(&with(&credentials, &target)).await?;
+    if !answer.as_ref().is_err_and(|failure| failure.may_be_of_credentials()) {
+        return Some(answer);
+    }
+    match context
+        .secrets
+        .renew(&target.owner.namespace, &plugin.credentials, &target.endpoint, &credentials)
+        .await
+    {
+        Renewal::Same => Some(answer),
+        Renewal::Refused(cause) => Some(Err(Failure::NoCredential(cause))),
+        Renewal::New(credentials) => {
+            let left = target.timeout.saturating_sub(begin.elapsed());
+            if left.is_zero() {
+                return Some(answer);
+            }
+            let target = AgentTarget { timeout: left, ..target };
+            context.prober.agent(&with(&credentials, &target)).await
+        }
+    }
 }
 
 fn read(

@@ -1,4 +1,7 @@
 //! All servers: the watch of their objects begins, feeds and ends one task for each.
+//!
+//! A replica that does not lead only watches and shows what the objects say. When it is elected it lists once more,
+//! because what it has may be older than the last leader's last write, and begins the tasks from that.
 
 use super::{
     assess::Memory,
@@ -40,7 +43,10 @@ struct Handle {
     key: (String, String),
     object: watch::Sender<Arc<OllamaServer>>,
     newest: Arc<AtomicU64>,
-    task: Id,
+    /// Where a replica that does not lead shows what the object says. `None`: the task shows what it knows.
+    shown: Option<Place>,
+    /// What polls it, if this replica leads.
+    task: Option<Id>,
 }
 
 /// All servers.
@@ -51,6 +57,9 @@ pub struct Fleet {
     by_key: HashMap<(String, String), String>,
     tasks: JoinSet<()>,
     listing: Listing,
+    gate: Gate,
+    /// Whether this replica polls and writes.
+    leads: bool,
 }
 
 impl Fleet {
@@ -58,7 +67,9 @@ impl Fleet {
         gate.wait_for("the list of OllamaServers");
         let metrics = Arc::clone(&context.metrics);
         Self {
-            listing: Listing::new(Kind::OllamaServer, metrics, streams::scopes(namespaces), gate),
+            listing: Listing::new(Kind::OllamaServer, metrics, streams::scopes(namespaces), gate.clone()),
+            gate,
+            leads: context.leadership.holds(),
             context,
             servers: HashMap::new(),
             by_key: HashMap::new(),
@@ -77,11 +88,19 @@ impl Fleet {
         drop(plugins);
         let metrics = Arc::clone(&self.context.metrics);
         let client = self.context.client.clone();
-        let mut items =
-            std::pin::pin!(streams::watch::<OllamaServer>(&client, &namespaces, Kind::OllamaServer, metrics));
+        let leadership = self.context.leadership.clone();
+        let watch =
+            || streams::watch::<OllamaServer>(&client, &namespaces, Kind::OllamaServer, Arc::clone(&metrics));
+        let mut items = std::pin::pin!(watch());
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => break,
+                () = leadership.gained(), if !self.leads => {
+                    self.leads = true;
+                    let (metrics, gate) = (Arc::clone(&metrics), self.gate.clone());
+                    self.listing = Listing::new(Kind::OllamaServer, metrics, streams::scopes(&namespaces), gate);
+                    items.set(watch());
+                }
                 Some((scope, event)) = items.next() => {
                     if let Some(change) = self.listing.take(scope, event) {
                         self.on_change(scope, change);
@@ -123,9 +142,15 @@ impl Fleet {
         let Some(uid) = object.uid() else { return };
         if let Some(handle) = self.servers.get(&uid) {
             seen(&handle.newest, object.metadata.resource_version.as_deref());
-            // Our own writes come back too; tasks compare what concerns them. The status is known already.
-            let object = OllamaServer { status: None, ..object };
-            handle.object.send_replace(Arc::new(object));
+            match &handle.shown {
+                None => {
+                    // Our own writes come back too; tasks compare what concerns them. The status is known already.
+                    let object = OllamaServer { status: None, ..object };
+                    handle.object.send_replace(Arc::new(object));
+                }
+                Some(_) if self.leads => self.poll(&uid, object),
+                Some(place) => show(place, object),
+            }
             return;
         }
         let key = (object.namespace().unwrap_or_default(), object.name_any());
@@ -133,24 +158,36 @@ impl Fleet {
         if let Some(twin) = self.by_key.get(&key).cloned() {
             self.remove(&twin);
         }
-        self.begin(scope, key, uid, object);
+        self.begin(scope, key, &uid, object);
     }
 
-    fn begin(&mut self, scope: usize, key: (String, String), uid: String, object: OllamaServer) {
+    fn begin(&mut self, scope: usize, key: (String, String), uid: &str, object: OllamaServer) {
         let newest = Arc::new(AtomicU64::new(0));
         seen(&newest, object.metadata.resource_version.as_deref());
-        let target = target(&key, &uid, &newest);
-        let publisher = Publisher::new(object.status.clone().unwrap_or_default(), target);
-        let place: Place = self.context.live.enter(&uid);
-        let memory = Memory::from_status(object.status.clone());
-        let object = Arc::new(OllamaServer { status: None, ..object });
+        let place = self.context.live.enter(uid);
         // Not left to the task: whoever reads must find every server as soon as the list of them is complete.
-        place.show(publish::snapshot(&object, &memory, !object.spec.suspend, None));
-        let (sender, receiver) = watch::channel(object);
-        let task = ServerTask::new(Arc::clone(&self.context), receiver, place, publisher, memory);
-        let task = self.tasks.spawn(task.run()).id();
-        self.by_key.insert(key.clone(), uid.clone());
-        self.servers.insert(uid, Handle { scope, key, object: sender, newest, task });
+        show(&place, object.clone());
+        let bare = Arc::new(OllamaServer { status: None, ..object.clone() });
+        self.by_key.insert(key.clone(), uid.to_owned());
+        let (object_of, shown) = (watch::Sender::new(bare), Some(place));
+        let handle = Handle { scope, key, object: object_of, newest, shown, task: None };
+        self.servers.insert(uid.to_owned(), handle);
+        if self.leads {
+            self.poll(uid, object);
+        }
+    }
+
+    /// Begins the task of a server that was only shown, from what its object says.
+    fn poll(&mut self, uid: &str, object: OllamaServer) {
+        let Some(handle) = self.servers.get_mut(uid) else { return };
+        let Some(place) = handle.shown.take() else { return };
+        let target = target(&handle.key, uid, &handle.newest);
+        let publisher = Publisher::new(object.status.clone().unwrap_or_default(), target);
+        let memory = Memory::from_status(object.status.clone());
+        handle.object.send_replace(Arc::new(OllamaServer { status: None, ..object }));
+        let (context, receiver) = (Arc::clone(&self.context), handle.object.subscribe());
+        let task = ServerTask::new(context, receiver, place, publisher, memory);
+        handle.task = Some(self.tasks.spawn(task.run()).id());
     }
 
     fn remove(&mut self, uid: &str) {
@@ -165,7 +202,7 @@ impl Fleet {
     fn on_bug(&mut self, task: Id) {
         self.context.metrics.panicked();
         let Some(uid) =
-            self.servers.iter().find(|(_, handle)| handle.task == task).map(|(uid, _)| uid.clone())
+            self.servers.iter().find(|(_, handle)| handle.task == Some(task)).map(|(uid, _)| uid.clone())
         else {
             return;
         };
@@ -185,7 +222,7 @@ impl Fleet {
             let publisher = Publisher::new(status.unwrap_or_default(), target);
             ServerTask::new(context, receiver, place, publisher, memory).run().await;
         });
-        self.servers.insert(uid, Handle { task: task.id(), ..handle });
+        self.servers.insert(uid, Handle { task: Some(task.id()), ..handle });
     }
 
     /// An object that cannot be read (older than the schema, or let in by a loosened one) is answered once a
@@ -200,12 +237,22 @@ impl Fleet {
             self.remove(uid);
         }
         tracing::warn!(namespace, server = name, error = invalid.error, "an OllamaServer cannot be read");
+        if !self.leads {
+            return;
+        }
         let newest = Arc::new(AtomicU64::new(0));
         seen(&newest, metadata.resource_version.as_deref());
         let target = target(&(namespace.clone(), name.clone()), uid, &newest);
         let status = undecodable_status(metadata.generation);
         self.context.writer.submit(target, metadata.generation, status, Urgency::Transition, Box::new(|| {}));
     }
+}
+
+/// Shows what an object says.
+fn show(place: &Place, object: OllamaServer) {
+    let memory = Memory::from_status(object.status.clone());
+    let polled = !object.spec.suspend;
+    place.show(publish::snapshot(&Arc::new(OllamaServer { status: None, ..object }), &memory, polled, None));
 }
 
 /// What the object says now; asked until there is an answer, as nothing else knows what was announced already.

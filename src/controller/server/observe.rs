@@ -5,7 +5,10 @@ use super::{
     assess::{AgentObservation, Memory, Observation},
 };
 use crate::{
-    controller::context::Context,
+    controller::{
+        context::Context,
+        credentials::{Credentials, References, Renewal, Unobtained},
+    },
     metrics::Metrics,
     probe::{Failure, HostOutcome, HostTarget, Lane, Owner},
 };
@@ -33,11 +36,17 @@ pub struct Round {
 }
 
 impl Round {
-    pub fn start(&mut self, context: &Arc<Context>, target: HostTarget, asked: Asked) {
+    pub fn start(
+        &mut self,
+        context: &Arc<Context>,
+        references: References,
+        target: HostTarget,
+        asked: Asked,
+    ) {
         let context = Arc::clone(context);
         self.asked = asked;
-        self.running =
-            Some(AbortOnDropHandle::new(tokio::spawn(async move { context.prober.host(&target).await })));
+        let poll = async move { poll(&context, &references, target).await };
+        self.running = Some(AbortOnDropHandle::new(tokio::spawn(poll)));
     }
 
     /// Whether the host is still being asked, or its answer waits for the agents.
@@ -95,6 +104,40 @@ impl Round {
         let request = request.filter(|_| host != HostOutcome::Skipped);
         let agents = take(&mut self.agents);
         Some((Observation::Poll { host, agents, requested: extra }, request))
+    }
+}
+
+/// Asks the host, with the credentials that are wanted for it or not at all. If it does not take them, and they have been
+/// changed since they were read, it is asked once more with the new ones, so that a rotation costs no verdict.
+async fn poll(context: &Context, references: &References, target: HostTarget) -> HostOutcome {
+    let namespace = Arc::clone(&target.owner.namespace);
+    let credentials = match context.secrets.obtain(&namespace, references, &target.endpoint).await {
+        Ok(credentials) => credentials,
+        Err(Unobtained::Refused(cause)) => return HostOutcome::Failed(Failure::NoCredential(cause)),
+        Err(Unobtained::Away) => return HostOutcome::Skipped,
+    };
+    let with = |credentials: &Credentials, target: &HostTarget| HostTarget {
+        authorization: credentials.authorization.clone(),
+        tls: credentials.secure(&target.tls),
+        ..target.clone()
+    };
+    let begin = Instant::now();
+    let outcome = context.prober.host(&with(&credentials, &target)).await;
+    let HostOutcome::Failed(failure) = outcome else { return outcome };
+    if !failure.may_be_of_credentials() {
+        return outcome;
+    }
+    match context.secrets.renew(&namespace, references, &target.endpoint, &credentials).await {
+        Renewal::Same => outcome,
+        Renewal::Refused(cause) => HostOutcome::Failed(Failure::NoCredential(cause)),
+        Renewal::New(credentials) => {
+            let left = target.timeout.saturating_sub(begin.elapsed());
+            if left.is_zero() {
+                return outcome;
+            }
+            let target = HostTarget { timeout: left, ..target };
+            context.prober.host(&with(&credentials, &target)).await
+        }
     }
 }
 

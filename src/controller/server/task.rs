@@ -30,6 +30,8 @@ use tokio::{
 const AGENT_GRACE: Duration = Duration::from_millis(500);
 /// Requested polls of one server: no more than one in this time.
 const REQUESTED_LEAST: Duration = Duration::from_secs(1);
+/// A host that lacks credentials is tried again after this, however long its interval: somebody may have mended its Secret.
+const MENDING: Duration = Duration::from_mins(1);
 /// Longest sleep; everything that matters has a time of its own.
 const SLEEP_MOST: Duration = Duration::from_hours(1);
 
@@ -170,6 +172,7 @@ impl ServerTask {
             self.round = Round::default();
             self.agents.abandon();
             self.timing.last_models = None;
+            self.memory.forget_refusal();
         }
         let selected = (spec_changed || labels_changed) && self.select_plugins();
         // Without a poll to come, nothing else would bring the status up to date.
@@ -254,6 +257,11 @@ impl ServerTask {
     /// Begins a poll, in its slot if there is one.
     fn start_poll(&mut self, now: Instant, slot: Option<(u64, Instant)>) {
         self.timing.at_once = None;
+        if !self.context.leadership.holds() {
+            // The process is about to end, and another replica polls.
+            self.timing.slot = None;
+            return;
+        }
         if let Some((slot, at)) = slot {
             self.timing.used_slot = Some(slot);
             self.plan_slot();
@@ -284,8 +292,9 @@ impl ServerTask {
             self.timing.last_requested = Some(now);
         }
         let target = host_target(&self.owner, accepted, &self.memory, with_models);
-        self.round.start(&self.context, target, Asked { request, extra });
+        let credentials = accepted.credentials.clone();
         self.agents.start(&self.context, accepted, &self.current.spec, &self.selected, &self.memory);
+        self.round.start(&self.context, credentials, target, Asked { request, extra });
     }
 
     fn on_host(&mut self, outcome: HostOutcome) {
@@ -316,6 +325,8 @@ impl ServerTask {
             self.assess(observation, answered);
             if self.request().is_some() {
                 self.ask_at_once();
+            } else if self.memory.lacks_credentials() {
+                self.timing.at_once.get_or_insert(Instant::now() + MENDING);
             }
         }
     }

@@ -5,6 +5,7 @@ use crate::{
     api::condition,
     args::PollArgs,
     controller::{
+        credentials::Secrets,
         event_queue::EventQueue,
         plugin::installed::Installed,
         server::{live::Live, publish::snapshot},
@@ -15,6 +16,7 @@ use crate::{
         NameServers, Prober,
         address::{AddressPolicy, SharedPolicy},
     },
+    runtime::Leadership,
 };
 use axum::http::{Request, Response};
 use clap::Parser;
@@ -34,13 +36,16 @@ fn start(policy: &Arc<SharedPolicy>) -> (watch::Sender<Arc<OllamaServer>>, Live)
     let service = tower::service_fn(|_: Request<Body>| pending::<Result<Response<Body>, Infallible>>());
     let client = Client::new(service, "default");
     let live = Live::default();
-    let metrics = Metrics::new(&live, 0);
+    let leadership = Leadership::always();
+    let metrics = Metrics::new(&live, 0, &leadership);
     let context = Arc::new(Context {
         client: client.clone(),
         prober: Prober::new(Arc::clone(policy), NameServers::System, Arc::clone(&metrics)).unwrap(),
+        secrets: Secrets::new(client.clone(), Arc::clone(&metrics)),
         poll: Flags::parse_from(["x"]).poll,
-        writer: StatusWriter::new(client.clone(), Arc::clone(&metrics)),
-        events: EventQueue::new(client, Arc::clone(&metrics)),
+        writer: StatusWriter::new(client.clone(), leadership.clone(), Arc::clone(&metrics)),
+        events: EventQueue::new(client, leadership.clone(), Arc::clone(&metrics)),
+        leadership,
         metrics,
         live: live.clone(),
         installed: Installed::default(),

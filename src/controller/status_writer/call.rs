@@ -7,6 +7,7 @@ use crate::{
     api::{FleetPlugin, MANAGER, OllamaServer},
     controller::api_failure::ApiFailure,
     metrics::Metrics,
+    runtime::leader::{Leadership, Unwritten},
 };
 use kube::{
     Api, Client,
@@ -60,24 +61,32 @@ pub enum Outcome {
     /// The object moved on or is gone; whoever made the status will make another.
     Dropped,
     Failed(ApiFailure),
+    /// Another replica may lead by now: it writes what is true.
+    NotLeading,
 }
 
 /// Writes a status into its object. `generation` is that of the spec that the status is about.
 pub async fn write(
     client: &Client,
+    leadership: &Leadership,
     metrics: &Metrics,
     target: &Target,
     generation: Option<i64>,
     status: &Value,
 ) -> Outcome {
     match target.kind {
-        Kind::OllamaServer => write_as::<OllamaServer>(client, metrics, target, generation, status).await,
-        Kind::FleetPlugin => write_as::<FleetPlugin>(client, metrics, target, generation, status).await,
+        Kind::OllamaServer => {
+            write_as::<OllamaServer>(client, leadership, metrics, target, generation, status).await
+        }
+        Kind::FleetPlugin => {
+            write_as::<FleetPlugin>(client, leadership, metrics, target, generation, status).await
+        }
     }
 }
 
 async fn write_as<K>(
     client: &Client,
+    leadership: &Leadership,
     metrics: &Metrics,
     target: &Target,
     generation: Option<i64>,
@@ -103,7 +112,7 @@ where
         });
         let patch = Patch::Apply(&body);
         let started = Instant::now();
-        let answer = timeout(CALL_TIMEOUT, api.patch_status(&target.name, &params, &patch)).await;
+        let answer = leadership.write(CALL_TIMEOUT, api.patch_status(&target.name, &params, &patch)).await;
         metrics.write_took(target.kind, started.elapsed());
         let failure = match answer {
             Ok(Ok(object)) => {
@@ -119,7 +128,8 @@ where
                 }
                 failure
             }
-            Err(_) => ApiFailure::Unavailable,
+            Err(Unwritten::Late) => ApiFailure::Unavailable,
+            Err(Unwritten::NotLeading) => return Outcome::NotLeading,
         };
         match failure {
             ApiFailure::Gone => return Outcome::Dropped,

@@ -6,7 +6,7 @@ mod call;
 pub use call::{Kind, Target, seen};
 
 use super::api_failure::ApiFailure;
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, runtime::Leadership};
 use call::{Outcome, write};
 use futures::FutureExt;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -70,6 +70,7 @@ pub struct StatusWriter {
 
 struct Shared {
     client: Client,
+    leadership: Leadership,
     metrics: Arc<Metrics>,
     queue: Mutex<Queue>,
     changed: Notify,
@@ -112,8 +113,9 @@ impl Queue {
 }
 
 impl StatusWriter {
-    pub fn new(client: Client, metrics: Arc<Metrics>) -> Self {
-        Self { shared: Arc::new(Shared { client, metrics, queue: Mutex::default(), changed: Notify::new() }) }
+    pub fn new(client: Client, leadership: Leadership, metrics: Arc<Metrics>) -> Self {
+        let (queue, changed) = (Mutex::default(), Notify::new());
+        Self { shared: Arc::new(Shared { client, leadership, metrics, queue, changed }) }
     }
 
     /// Asks for a write. A status of the same object that still waits is replaced: the newest is the truth.
@@ -230,7 +232,8 @@ impl Drive {
         let shared = Arc::clone(&self.shared);
         self.running.spawn(async move {
             let Job { target, generation, status, .. } = &job;
-            let call = write(&shared.client, &shared.metrics, target, *generation, status);
+            let Shared { client, leadership, metrics, .. } = &*shared;
+            let call = write(client, leadership, metrics, target, *generation, status);
             let attempt = AssertUnwindSafe(call).catch_unwind();
             // A bug loses this one status, and not its object's place in the queue.
             let outcome = attempt.await.unwrap_or_else(|_| {
@@ -268,6 +271,7 @@ impl Drive {
                 self.shared.metrics.wrote(kind, "dropped");
                 self.pauses = 0;
             }
+            Outcome::NotLeading => self.shared.metrics.wrote(kind, "not_leading"),
             Outcome::Failed(failure) => {
                 self.shared.metrics.wrote(kind, failure.label());
                 if failure == ApiFailure::Forbidden

@@ -27,8 +27,25 @@ pub struct Request {
     pub user_agent: Option<String>,
     /// Value of Accept-Encoding.
     pub accept_encoding: Option<String>,
-    /// Whether there is an Authorization header. Its value is nobody's business.
-    pub authorization: bool,
+    /// The Authorization header, to be compared and never shown.
+    pub authorization: Option<Sent>,
+}
+
+/// A value that is nobody's business.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Sent(String);
+
+impl Sent {
+    /// Whether it is this.
+    pub fn is(&self, text: &str) -> bool {
+        self.0 == text
+    }
+}
+
+impl std::fmt::Debug for Sent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Sent")
+    }
 }
 
 impl Request {
@@ -62,7 +79,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, &'static str> {
         host: None,
         user_agent: None,
         accept_encoding: None,
-        authorization: false,
+        authorization: None,
     };
     for line in lines {
         let (name, value) = line.split_once(':').ok_or("bad header")?;
@@ -71,7 +88,7 @@ pub fn parse(bytes: &[u8]) -> Result<Option<(Request, usize)>, &'static str> {
             "host" => request.host = Some(value.to_owned()),
             "user-agent" => request.user_agent = Some(value.to_owned()),
             "accept-encoding" => request.accept_encoding = Some(value.to_owned()),
-            "authorization" => request.authorization = true,
+            "authorization" => request.authorization = Some(Sent(value.to_owned())),
             "connection" => request.keep_alive &= !value.eq_ignore_ascii_case("close"),
             "content-length" => {
                 request.content_length = value.parse().map_err(|_| "bad Content-Length")?;
@@ -194,7 +211,7 @@ mod tests {
         assert_eq!(&bytes[length..], b"abc");
         assert_eq!((request.method.as_str(), request.path.as_str()), ("GET", "/api/ps"));
         assert_eq!(request.host.as_deref(), Some("a:1"));
-        assert!(request.authorization && !request.keep_alive);
+        assert!(request.authorization.is_some() && !request.keep_alive);
         assert_eq!(request.content_length, 3);
         assert_eq!(parse(b"GET / HTTP/1.1\r\nHost: a\r\n"), Ok(None));
         for bad in [&b"GET /\r\n\r\n"[..], b"\x16\x03\r\n\r\n", b"GET x HTTP/1.1\r\n\r\n"] {

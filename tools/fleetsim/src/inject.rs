@@ -117,6 +117,12 @@ impl Exchange<'_> {
     }
 
     fn plain(&self, state: &HostState) -> Answer {
+        if let Some(wanted) = state.wanted_authorization(self.port)
+            && !self.request.authorization.as_ref().is_some_and(|sent| sent.is(wanted))
+        {
+            self.stats.refused();
+            return Answer::text(401, "unauthorized");
+        }
         match self.port {
             Port::Ollama => ollama::answer(state, self.request, &self.moment),
             Port::Agent => agent::answer(state, self.request, &self.moment),

@@ -36,6 +36,10 @@ pub struct HostState {
     pub agent_body: Option<String>,
     /// Content type of `agent_body`.
     pub agent_content_type: Option<String>,
+    /// The Authorization header that the Ollama port wants; absent: any or none.
+    pub authorization: Option<String>,
+    /// The same for the agent port.
+    pub agent_authorization: Option<String>,
     /// Oddities of versions and hosts.
     pub quirks: Quirks,
 }
@@ -54,6 +58,8 @@ impl Default for HostState {
             backend: Backend::default(),
             agent_body: None,
             agent_content_type: None,
+            authorization: None,
+            agent_authorization: None,
             quirks: Quirks::default(),
         }
     }
@@ -223,6 +229,14 @@ impl Port {
 pub const AGENT_PREFIX: &str = "agent:";
 
 impl HostState {
+    /// The Authorization header that a port wants.
+    pub fn wanted_authorization(&self, port: Port) -> Option<&str> {
+        match port {
+            Port::Ollama => self.authorization.as_deref(),
+            Port::Agent => self.agent_authorization.as_deref(),
+        }
+    }
+
     /// The fault of a whole port.
     pub fn port_fault(&self, port: Port) -> &Fault {
         match port {

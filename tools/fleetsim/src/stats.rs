@@ -37,6 +37,8 @@ struct Inner {
     paths: Vec<PathStats>,
     last: Option<i64>,
     headers: Option<Box<LastHeaders>>,
+    authorized: u64,
+    unauthorized: u64,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +91,10 @@ pub struct Report {
     pub agent_connections: u64,
     /// Most open at once on the agent port.
     pub agent_max_connections: usize,
+    /// Requests with an Authorization header.
+    pub with_authorization: u64,
+    /// Requests that lacked the right one and were answered 401.
+    pub unauthorized: u64,
     /// When the latest request came.
     pub last_arrival: Option<String>,
     /// Its headers.
@@ -192,9 +198,15 @@ impl HostStats {
         let offset = u32::try_from(now.saturating_sub(self.base)).unwrap_or(0);
         stats.arrivals.push_back(offset);
         inner.last = Some(now);
+        inner.authorized += u64::from(request.authorization.is_some());
         if port == Port::Ollama {
             inner.remember_headers(request);
         }
+    }
+
+    /// A request lacked the right Authorization.
+    pub fn refused(&self) {
+        self.lock().unauthorized += 1;
     }
 
     /// The figures.
@@ -215,6 +227,8 @@ impl HostStats {
             agent_max_in_flight: agent.max_busy,
             agent_connections: agent.accepted,
             agent_max_connections: agent.max_open,
+            with_authorization: inner.authorized,
+            unauthorized: inner.unauthorized,
             last_arrival: last.map(|time| format!("{time:.3}")),
             last_headers: inner.headers.as_deref().cloned(),
         }
@@ -264,14 +278,14 @@ impl Inner {
         };
         let same = self.headers.as_ref().is_some_and(|last| {
             last.host == request.host
-                && last.authorization == request.authorization
+                && last.authorization == request.authorization.is_some()
                 && last.user_agent == request.user_agent
                 && last.accept_encoding == request.accept_encoding
         });
         if !same {
             self.headers = Some(Box::new(LastHeaders {
                 host: cut(&request.host),
-                authorization: request.authorization,
+                authorization: request.authorization.is_some(),
                 user_agent: cut(&request.user_agent),
                 accept_encoding: cut(&request.accept_encoding),
             }));

@@ -212,7 +212,9 @@ pub fn observe(
                 agent.misses_beside_host =
                     if host_is_up { agent.misses_beside_host.saturating_add(1) } else { 0 };
                 agent.failure = Some(failure);
-                if agent.misses >= threshold {
+                // Whom nobody could ask needs no more tries to be believed.
+                let unasked = matches!(failure, Failure::NoCredential(_));
+                if agent.misses >= threshold || unasked {
                     agent.state = State::Error;
                     agent.values = Arc::default();
                     (agent.comparable, agent.previous) = (false, None);
@@ -220,7 +222,8 @@ pub fn observe(
                     (agent.value_fault, agent.rule_fault) = (None, None);
                     agent.readings = Some(Readings::default());
                 }
-                if agent.state == State::Error && agent.misses_beside_host >= threshold && !agent.announced {
+                let told = agent.misses_beside_host >= threshold || (unasked && host_is_up);
+                if agent.state == State::Error && told && !agent.announced {
                     agent.announced = true;
                     transitions.push(Transition::PluginFailed { plugin, reason: failure.reason() });
                 }

@@ -25,7 +25,7 @@ pub struct Memory {
     pub(super) agents: BTreeMap<String, AgentMemory>,
     /// The host's last turn never came: no slot was free, or others kept asking the same address.
     pub(super) skipped: bool,
-    /// The address policy refused the last poll: as a rule because the host's name led to a refused address.
+    /// The last poll could not be made: the host's name led to a refused address, or its credentials could not be had.
     pub(super) refused: Option<Failure>,
     /// When the machine started, as of the last time that the host was up; it outlives the readings.
     pub(super) boot_time: Option<Timestamp>,
@@ -50,7 +50,8 @@ impl Memory {
                 .unwrap_or_default(),
             pressures: Pressures::from_conditions(&status.conditions),
             agents: AgentMemory::from_status(&status),
-            refused: None,
+            refused: condition::find(&status.conditions, condition::ACCEPTED)
+                .and_then(|accepted| Failure::refusal_of(&accepted.reason, &accepted.message)),
             skipped: false,
             boot_time: seed.as_ref().and_then(|seed| seed.boot_time),
             readings: seed.clone().unwrap_or_default(),
@@ -66,6 +67,16 @@ impl Memory {
     /// Whether the last poll failed, or the host is known to be down.
     pub fn is_failing(&self) -> bool {
         self.reach.is_failing()
+    }
+
+    /// Whether the host is not asked for want of credentials.
+    pub fn lacks_credentials(&self) -> bool {
+        matches!(self.refused, Some(Failure::NoCredential(_)))
+    }
+
+    /// The host is about to be asked in another way: what was refused was the old one.
+    pub fn forget_refusal(&mut self) {
+        self.refused = None;
     }
 
     /// Polls that failed in a row.

@@ -155,7 +155,8 @@ fn adopt(memory: &mut Memory, subject: Subject<'_>) {
         .retain(|name, _| subject.plugins.iter().any(|plan| plan.name == *name && !plan.is_disabled()));
 }
 
-/// A name that leads to a refused address is a spec that cannot be accepted, found out late.
+/// A name that leads to a refused address, and credentials that may not be used, are a spec that cannot be accepted, found
+/// out late.
 fn note_refusal(memory: &mut Memory, host: &HostOutcome) {
     memory.refused = match host {
         HostOutcome::Failed(failure) => Some(*failure).filter(|failure| failure.is_refusal()),

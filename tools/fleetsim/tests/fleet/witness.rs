@@ -120,3 +120,26 @@ fn ten_thousand_hosts_share_two_sockets() {
     let asked = |host: &&Value| host["requests"]["/api/version"] == 1;
     assert_eq!(per_host.values().filter(asked).count(), 21);
 }
+
+#[test]
+fn a_wanted_authorization_is_compared_and_counted() {
+    let sim = Sim::start(&["--hosts", "1", "--address", "127.32.9.1"]);
+    sim.patch("0", r#"{"authorization":"Bearer right","agentAuthorization":"Basic eDp5"}"#);
+    for (address, header, code) in [
+        (sim.ollama(0), "", "401"),
+        (sim.ollama(0), "Authorization: Bearer wrong\r\n", "401"),
+        (sim.ollama(0), "Authorization: Bearer right\r\n", "200"),
+        (sim.agent(0), "Authorization: Bearer right\r\n", "401"),
+        (sim.agent(0), "Authorization: Basic eDp5\r\n", "200"),
+    ] {
+        let mut stream = connect(address).unwrap();
+        let more = format!("{header}Connection: close\r\n");
+        stream.write_all(request("GET", "/", &more).as_bytes()).unwrap();
+        let (bytes, _) = read(&mut stream, SILENCE * 20, usize::MAX);
+        let answer = String::from_utf8_lossy(&bytes);
+        assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{header}: {answer}");
+    }
+    let stats = sim.stats(HOST);
+    assert_eq!((&stats["withAuthorization"], &stats["unauthorized"]), (&json!(4), &json!(3)));
+    assert!(!stats.to_string().contains("right"));
+}

@@ -12,6 +12,7 @@ use crate::{
     probe::{
         Failure,
         address::AddressPolicy,
+        credential::{NoCredential, Problem, Role},
         report::{Expiry, HostReport, LoadedSeen, ModelSeen, Part},
     },
 };
@@ -412,6 +413,65 @@ fn a_name_that_leads_to_a_refused_address_is_not_accepted_until_it_does_not() {
     assert_eq!(scene.condition("Stalled"), Some(("True", "AddressNotAllowed")));
     assert_eq!(scene.poll(online()), []);
     assert_eq!((scene.ready(), scene.condition("Stalled")), (("True", "Online"), None));
+}
+
+fn no_credential(problem: Problem) -> Failure {
+    Failure::NoCredential(NoCredential { role: Role::Authorization, problem })
+}
+
+#[test]
+fn a_host_without_credentials_is_not_accepted_until_there_are_some() {
+    let mut scene = Scene::new(json!({}));
+    scene.poll(online());
+    for problem in Problem::ALL {
+        let reason = problem.reason();
+        assert_eq!(scene.poll(failed(no_credential(problem))), []);
+        assert_eq!(scene.condition("Accepted"), Some(("False", reason)));
+        assert_eq!(scene.condition("Stalled"), Some(("True", reason)));
+        assert_eq!(scene.condition("Reachable"), Some(("Unknown", reason)));
+        assert_eq!(scene.ready(), ("False", reason));
+        assert!(scene.memory.lacks_credentials());
+        // The API server cannot be asked: what was said stands.
+        scene.poll(HostOutcome::Skipped);
+        assert_eq!(scene.ready(), ("False", reason));
+        // A restart forgets nothing, and writes nothing about it.
+        scene.restart();
+        let writes = scene.writes;
+        scene.step(Observation::None);
+        scene.poll(failed(no_credential(problem)));
+        assert_eq!((scene.ready(), scene.writes), (("False", reason), writes));
+    }
+    assert_eq!(scene.poll(online()), []);
+    assert_eq!((scene.ready(), scene.condition("Stalled")), (("True", "Online"), None));
+    // An edit that names another Secret takes the word back until that one is read.
+    scene.poll(failed(no_credential(Problem::Missing)));
+    scene.memory.forget_refusal();
+    scene.step(Observation::None);
+    assert_eq!((scene.ready(), scene.condition("Stalled")), (("Unknown", "Pending"), None));
+}
+
+#[test]
+fn an_agent_without_credentials_fails_at_once_and_the_server_does_not() {
+    let mut scene = Scene::new(json!({})).with_plugin("m");
+    let refused = || AgentObservation {
+        plugin: "m".into(),
+        took: Duration::ZERO,
+        result: Err(no_credential(Problem::OtherHost)),
+    };
+    let events = scene.poll_with(online(), vec![refused()]);
+    assert_eq!(events, [Transition::PluginFailed { plugin: "m".into(), reason: "SecretNotAllowed" }]);
+    assert_eq!(scene.condition("PluginsHealthy"), Some(("False", "PluginFailed")));
+    assert_eq!(scene.ready(), ("True", "Online"));
+    let report = scene.memory.status.plugins.as_ref().unwrap()[0].clone();
+    assert_eq!(
+        (report.state.as_deref(), report.reason.as_deref()),
+        (Some("Error"), Some("SecretNotAllowed"))
+    );
+    assert!(report.message.unwrap().starts_with("agent.secretRef: "));
+    scene.restart();
+    let writes = scene.writes;
+    assert_eq!(scene.poll_with(online(), vec![refused()]), []);
+    assert_eq!(scene.writes, writes, "a restart makes nothing of it");
 }
 
 #[test]

@@ -1,0 +1,214 @@
+//! Secrets as they were read last, and when one is read again.
+//!
+//! What was read is used for a minute. Whoever has a reason to believe that it has changed may read it again at once, though
+//! not oftener than every ten seconds. Readers of one Secret wait for one and the same call. While the API server is away,
+//! the last good copy goes on being used, because polls must not stop.
+
+use super::{material::Material, read::ReadFailure};
+use crate::metrics::Metrics;
+use futures::future::BoxFuture;
+use moka::{policy::EvictionPolicy, sync::Cache};
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::{Mutex as AsyncMutex, Semaphore},
+    time::{Instant, timeout},
+};
+
+/// How long a copy is used before it is read again.
+const KEPT_FOR: Duration = Duration::from_mins(1);
+/// Least time between two readings of one Secret for a special reason: a host that refuses it, a Secret that cannot be used.
+const PRESSED_EVERY: Duration = Duration::from_secs(10);
+/// Deadline of a call where nothing can be done without its answer.
+const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same where the last copy can be used instead: a poll waits that long.
+const REFRESH_TIMEOUT: Duration = Duration::from_secs(2);
+/// After a call that failed, nobody who has a copy tries again for this long.
+const AWAY_FOR: Duration = Duration::from_secs(10);
+/// Calls that are under way at once; a thousand servers with a Secret each are through within seconds.
+const CALLS_AT_ONCE: usize = 16;
+/// What all copies together may take: some 20,000 tokens, or a hundred bundles of every public authority.
+const BYTES_MAX: u64 = 32 << 20;
+/// What a copy takes beyond the values in it.
+const BYTES_OF_A_SLOT: u32 = 1024;
+/// A copy that nobody has asked for in this time is of no server any more; the longest interval is a day.
+const UNUSED_FOR: Duration = Duration::from_hours(25);
+
+/// Namespace and name.
+pub type Key = (String, String);
+
+type Fetch = Box<dyn Fn(Key) -> BoxFuture<'static, Result<Material, ReadFailure>> + Send + Sync>;
+
+/// What the API server says of a Secret.
+pub type Word = Result<Arc<Material>, Refusal>;
+
+/// Why it does not hand one out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    Missing,
+    Forbidden,
+}
+
+/// What is known of a Secret.
+#[derive(Clone, Debug)]
+pub struct Known {
+    pub word: Word,
+    /// Whether it was read for this very question.
+    pub fresh: bool,
+}
+
+/// Why it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    Usual,
+    /// There is a reason to believe that it has changed.
+    Pressing,
+}
+
+/// One Secret.
+#[derive(Default)]
+struct Slot {
+    word: Option<Word>,
+    /// When it is read again without a special reason.
+    due: Option<Instant>,
+    /// When it was last read for a special reason.
+    pressed: Option<Instant>,
+    /// The last reading was forbidden, which is not believed at once.
+    doubted: bool,
+}
+
+/// The place of one Secret, and about how much memory it takes.
+#[derive(Default)]
+struct Place {
+    slot: AsyncMutex<Slot>,
+    bytes: AtomicU32,
+}
+
+/// All Secrets that are in use.
+pub struct Store {
+    fetch: Fetch,
+    metrics: Arc<Metrics>,
+    places: Cache<Key, Arc<Place>>,
+    calls: Semaphore,
+    /// Until then the API server counts as away for those who have a copy.
+    away_until: Mutex<Option<Instant>>,
+}
+
+impl Store {
+    pub fn new(
+        fetch: impl Fn(Key) -> BoxFuture<'static, Result<Material, ReadFailure>> + Send + Sync + 'static,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let places = Cache::builder()
+            .max_capacity(BYTES_MAX)
+            .weigher(|_, place: &Arc<Place>| BYTES_OF_A_SLOT + place.bytes.load(Ordering::Relaxed))
+            .eviction_policy(EvictionPolicy::lru())
+            .time_to_idle(UNUSED_FOR)
+            .build();
+        Self {
+            fetch: Box::new(fetch),
+            metrics,
+            places,
+            calls: Semaphore::new(CALLS_AT_ONCE),
+            away_until: Mutex::default(),
+        }
+    }
+
+    /// What is known of a Secret, read now if it is time; `None`: nothing is, and the API server cannot be asked.
+    pub async fn read(&self, key: &Key, need: Need) -> Option<Known> {
+        let place = self.places.get_with_by_ref(key, Arc::default);
+        // Others who wait for a call without an answer must not make one after the other wait for their own.
+        let mut slot = timeout(CALL_TIMEOUT, place.slot.lock()).await.ok()?;
+        let now = Instant::now();
+        let is_due = match need {
+            Need::Usual => slot.due.is_none_or(|due| due <= now),
+            Need::Pressing => slot.pressed.is_none_or(|last| last + PRESSED_EVERY <= now),
+        };
+        let known = slot.word.is_some();
+        let answer =
+            if !known || is_due { self.call(key, known).await } else { Err(ReadFailure::Unavailable) };
+        let fresh = slot.take(answer, need, Instant::now());
+        let word = slot.word.clone()?;
+        drop(slot);
+        if let (true, Ok(material)) = (fresh, &word) {
+            self.weigh(key, &place, material.bytes);
+        }
+        Some(Known { word, fresh })
+    }
+
+    /// Asks the API server, unless it is away and the caller can do without.
+    async fn call(&self, key: &Key, known: bool) -> Result<Material, ReadFailure> {
+        let given_up = || known && self.is_away();
+        let call = async {
+            let _permit = self.calls.acquire().await;
+            // Another call may have failed while this one waited for its turn.
+            if given_up() { None } else { Some((self.fetch)(key.clone()).await) }
+        };
+        let limit = if known { REFRESH_TIMEOUT } else { CALL_TIMEOUT };
+        let answer = match timeout(limit, call).await {
+            Ok(None) => return Err(ReadFailure::Unavailable),
+            Ok(Some(answer)) => answer,
+            Err(_) => Err(ReadFailure::Unavailable),
+        };
+        self.metrics.secret_read(match &answer {
+            Ok(_) => "read",
+            Err(ReadFailure::Missing) => "not_found",
+            Err(ReadFailure::Forbidden) => "forbidden",
+            Err(ReadFailure::Unavailable) => "unavailable",
+        });
+        if matches!(answer, Err(ReadFailure::Unavailable)) {
+            *self.away_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + AWAY_FOR);
+        }
+        answer
+    }
+
+    fn is_away(&self) -> bool {
+        let until = *self.away_until.lock().unwrap_or_else(PoisonError::into_inner);
+        until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// A place weighs what it weighed when it was put where it is.
+    fn weigh(&self, key: &Key, place: &Arc<Place>, bytes: usize) {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX - BYTES_OF_A_SLOT);
+        if place.bytes.swap(bytes, Ordering::Relaxed) != bytes {
+            self.places.insert(key.clone(), Arc::clone(place));
+        }
+    }
+}
+
+impl Slot {
+    /// Takes over what the API server says; whether that is known now.
+    fn take(&mut self, answer: Result<Material, ReadFailure>, need: Need, now: Instant) -> bool {
+        let word = match answer {
+            Err(ReadFailure::Unavailable) => return false,
+            Ok(material) => match &self.word {
+                // The same copy stays, so that whoever used it sees that nothing changed.
+                Some(Ok(last)) if last.is_same(&material) => Ok(Arc::clone(last)),
+                _ => Ok(Arc::new(material)),
+            },
+            Err(ReadFailure::Missing) => Err(Refusal::Missing),
+            Err(ReadFailure::Forbidden) => Err(Refusal::Forbidden),
+        };
+        if need == Need::Pressing {
+            self.pressed = Some(now);
+        }
+        // An API server that has just started forbids what it allows a second later.
+        let doubt =
+            matches!(word, Err(Refusal::Forbidden)) && matches!(self.word, Some(Ok(_))) && !self.doubted;
+        self.doubted = doubt;
+        self.due = Some(now + if doubt { PRESSED_EVERY } else { KEPT_FOR });
+        if !doubt {
+            self.word = Some(word);
+        }
+        !doubt
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;
