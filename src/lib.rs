@@ -11,7 +11,7 @@
 //! | `probe` | talking to hosts and agents: the only place that dials |
 //! | `plugins` | what a manifest means and what an agent's answer says by it; pure |
 //! | `serve` | the two HTTP listeners |
-//! | `runtime` | readiness, the wait for the CRDs, the watchdog, shutdown |
+//! | `runtime` | readiness, the wait for the CRDs, the leader election, the watchdog, shutdown |
 //! | `cli` | `kubectl ollama`, a file a verb: reads files, prints, ends with an exit code |
 //! | `untrusted` | what holds of every parser of foreign input, for tests and fuzzing only |
 //! | `import` | what the old dashboard was configured with, as manifests; pure |

@@ -18,6 +18,7 @@ mod harness;
 mod hostile_agents;
 mod hostile_hosts;
 mod import;
+mod leader;
 mod many;
 mod many_plugins;
 mod models;

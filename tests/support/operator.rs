@@ -199,6 +199,10 @@ impl Operator {
         self.process.kill();
     }
 
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
     /// SIGTERM, then waits for the end: how it ended, and how long that took.
     pub fn terminate(&self) -> (ExitStatus, Duration) {
         let start = Instant::now();
