@@ -16,6 +16,7 @@ fn later(code: u16, when: &str) -> Value {
 /// again nor that it is not asked for a year; failing hosts keep their interval.
 #[tokio::test]
 async fn statuses_have_reasons_and_retry_after_moves_no_schedule() {
+    const POLLS: usize = 7;
     let rows = [
         (status(401), "Unauthorized"),
         (status(407), "Unauthorized"),
@@ -58,19 +59,18 @@ async fn statuses_have_reasons_and_retry_after_moves_no_schedule() {
     })
     .await;
     scene.fleet.reset_stats().await;
-    let polls = 7;
     let all = eventually(VERDICT, "each is asked some more times", async || {
         let all = scene.fleet.arrivals("all", "/api/version").await;
         let least = all.values().map(Vec::len).min().unwrap_or_default();
-        if all.len() == rows.len() && least > polls { Ok(all) } else { Err(format!("{least} of {polls}")) }
+        if all.len() == rows.len() && least > POLLS { Ok(all) } else { Err(format!("{least} of {POLLS}")) }
     })
     .await;
     for (host, arrivals) in all {
         let gaps: Vec<i64> = arrivals.windows(2).map(|pair| pair[1] - pair[0]).collect();
         assert!(gaps.iter().all(|gap| *gap <= GAP), "{host} is asked too seldom: {gaps:?}");
         // A late poll makes the next gap short, but over several it evens out: a second each.
-        let whole = arrivals[polls] - arrivals[0];
-        let wanted = i64::try_from(polls).unwrap() * 1000;
+        let whole = arrivals[POLLS] - arrivals[0];
+        let wanted = i64::try_from(POLLS).unwrap() * 1000;
         assert!(whole >= wanted - 900, "{host} is asked too often: {gaps:?}");
     }
 }
