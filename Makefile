@@ -64,6 +64,10 @@ image: ## The image IMAGE=…, from the static binary; needs docker, podman or b
 bench: build ## Measure a fleet of BENCH_SERVERS (1000) servers
 	@exec python3 tools/bench/bench.py
 
+.PHONY: fuzz
+fuzz: ## Fuzz the parsers of foreign input, FUZZ_SECONDS (60) each
+	@exec tools/scripts/fuzz.sh
+
 .PHONY: lint
 lint: ## Format and lints only
 	@exec tools/scripts/test.sh lint

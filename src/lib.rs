@@ -11,8 +11,9 @@
 //! | `probe` | talking to hosts and agents: the only place that dials |
 //! | `plugins` | what a manifest means and what an agent's answer says by it; pure |
 //! | `serve` | the two HTTP listeners |
-//! | `runtime` | readiness, the wait for the CRDs, the watchdog, shutdown |
+//! | `runtime` | readiness, the wait for the CRDs, the leader election, the watchdog, shutdown |
 //! | `cli` | `kubectl ollama`, a file a verb: reads files, prints, ends with an exit code |
+//! | `untrusted` | what holds of every parser of foreign input, for tests and fuzzing only |
 //! | `import` | what the old dashboard was configured with, as manifests; pure |
 
 // Tables of tests hand JSON over by value, unwrap in helpers that return results, and tell "no maintenance" from
@@ -39,3 +40,5 @@ pub mod probe;
 pub mod runtime;
 pub mod serve;
 pub mod telemetry;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod untrusted;

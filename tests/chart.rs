@@ -46,7 +46,7 @@ fn the_image_must_be_named() {
     );
 }
 
-/// A value that does not exist is refused, not ignored; so is more than one replica without a leader.
+/// A value that does not exist is refused, not ignored; so is a flag that the chart passes itself.
 #[test]
 fn wrong_values_are_refused() {
     let with = |set: &str| helm(&["template", "fleet", CHART, "-f", MINIMAL, "--set", set]).refused();
@@ -54,8 +54,8 @@ fn wrong_values_are_refused() {
     assert!(said.contains("polIntervall"), "{said}");
     let said = with("pollInterval=5");
     assert!(said.contains("pollInterval"), "{said}");
-    let said = with("replicaCount=2");
-    assert!(said.contains("add --leader-elect to extraArgs"), "{said}");
+    let said = with("replicaCount=2,extraArgs={--leader-elect}");
+    assert!(said.contains("leave --leader-elect out of extraArgs"), "{said}");
 }
 
 /// The address policy of the values is what the operator is told, with the pod's own addresses; it can be told nothing.
@@ -124,7 +124,51 @@ fn every_rendered_object_is_valid() {
         "a budget for one replica only blocks node drains"
     );
     assert_eq!(of_kind(&minimal, "CustomResourceDefinition").len(), 2);
-    assert_eq!(of_kind(&minimal, "Deployment")[0]["spec"]["strategy"], json!({ "type": "Recreate" }));
+}
+
+/// More than one replica elect a leader, and so does a single one that is told to. Then an update may have both at once;
+/// without a leader it may not.
+#[test]
+fn replicas_elect_a_leader() {
+    for (set, elects, replicas) in [
+        ("replicaCount=1", false, 1),
+        ("leaderElection.enabled=true", true, 1),
+        ("replicaCount=2", true, 2),
+        ("replicaCount=0", false, 0),
+    ] {
+        let text = helm(&["template", "fleet", CHART, "-f", MINIMAL, "--set", set]).ok();
+        let objects: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+        let deployment = &of_kind(&objects, "Deployment")[0]["spec"];
+        let container = &deployment["template"]["spec"]["containers"][0];
+        let args = container["args"].as_array().unwrap();
+        assert_eq!(args.contains(&json!("--leader-elect")), elects, "{set}");
+        let strategy = if elects { "RollingUpdate" } else { "Recreate" };
+        assert_eq!(
+            (&deployment["strategy"]["type"], &deployment["replicas"]),
+            (&json!(strategy), &json!(replicas))
+        );
+        for (name, path) in [("POD_NAME", "metadata.name"), ("POD_NAMESPACE", "metadata.namespace")] {
+            let env = container["env"].as_array().unwrap();
+            let variable = env.iter().find(|variable| variable["name"] == name).unwrap();
+            assert_eq!(variable["valueFrom"]["fieldRef"]["fieldPath"], path);
+        }
+    }
+}
+
+/// Replicas can be added and taken away again by an upgrade; the API server refuses what one strategy leaves of the
+/// other.
+#[test]
+fn replicas_can_be_added_and_taken_away() {
+    let control_plane = ControlPlane::start_bare();
+    control_plane.kubectl(&["create", "namespace", "fleet"], None).ok();
+    let helm = |verb: &str, set: &str| {
+        control_plane.helm(&[verb, "fleet", CHART, "-n", "fleet", "-f", MINIMAL, "--set", set]).ok();
+        let strategy = ["get", "deployment", "-n", "fleet", "-o", "jsonpath={.items[*].spec.strategy.type}"];
+        control_plane.kubectl(&strategy, None).ok()
+    };
+    assert_eq!(helm("install", "replicaCount=1"), "Recreate");
+    assert_eq!(helm("upgrade", "replicaCount=2"), "RollingUpdate");
+    assert_eq!(helm("upgrade", "replicaCount=1"), "Recreate");
 }
 
 /// No rule of the chart's roles is wider than needed: no wildcard; Secrets may be read by name, in namespaces that are

@@ -18,6 +18,7 @@ mod harness;
 mod hostile_agents;
 mod hostile_hosts;
 mod import;
+mod leader;
 mod listener;
 mod many;
 mod many_plugins;

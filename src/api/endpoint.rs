@@ -74,7 +74,7 @@ pub enum EndpointError {
 impl Endpoint {
     /// Parses `spec.host`. The scheme decides the default port; without one it is plain HTTP on 11434.
     pub fn parse(text: &str) -> Result<Self, EndpointError> {
-        if text.chars().any(|c| c.is_control() || c.is_whitespace() || matches!(c, '?' | '#' | '\\')) {
+        if !text.bytes().all(|b| b.is_ascii_graphic() && !matches!(b, b'?' | b'#' | b'\\')) {
             return Err(EndpointError::Malformed);
         }
         let (scheme, rest) = match text.split_once("://") {

@@ -23,7 +23,7 @@ mod resolve;
 pub mod text;
 pub mod tls;
 mod turns;
-mod wire;
+pub mod wire;
 
 pub use agent::{AgentAnswer, AgentTarget};
 pub use client::{ClientError, Lane};
@@ -44,7 +44,14 @@ use hyper::header::HeaderValue;
 use limits::{Limits, Namespace, PATIENCE};
 use report::HostReport;
 use resolve::CheckedResolver;
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 use tls::TlsSettings;
 use tokio::{
     sync::watch,
@@ -141,7 +148,8 @@ impl Prober {
         let Ok(Some((mut turn, slot))) = timeout(PATIENCE, waiting).await else {
             return HostOutcome::Skipped;
         };
-        let ask = Ask { prober: self, target, deadline: Instant::now() + left };
+        let ask =
+            Ask { prober: self, target, deadline: Instant::now() + left, answered: AtomicBool::new(false) };
         let poll = async {
             match target.backend {
                 BackendType::Ollama => ollama::poll(&ask).await,
@@ -196,6 +204,8 @@ struct Ask<'a> {
     prober: &'a Prober,
     target: &'a HostTarget,
     deadline: Instant,
+    /// The host has answered before, and may have kept the connection.
+    answered: AtomicBool,
 }
 
 impl Ask<'_> {
@@ -215,6 +225,13 @@ impl Ask<'_> {
         };
         let started = Instant::now();
         let answer = self.prober.clients.get(request).await;
+        // A host may end a kept connection whenever it likes, also when the next request is under way already. That says
+        // nothing about the host, so it is asked once more, on a new one.
+        let may_be_old = self.answered.swap(answer.is_ok(), Relaxed);
+        let answer = match answer {
+            Err(Failure::ConnectionRefused) if may_be_old => self.prober.clients.get(request).await,
+            answer => answer,
+        };
         self.prober.metrics.request_took(call(path), started.elapsed());
         answer
     }

@@ -50,8 +50,8 @@ pub enum ResolveError {
 pub enum NameServers {
     /// Those of the system's configuration, with its search domains and hosts file.
     System,
-    /// One, over UDP: what a test answers by hand.
-    One(SocketAddr),
+    /// One, over UDP and TCP, and with this search domain: what a test answers by hand.
+    One(SocketAddr, &'static str),
 }
 
 /// Looks names up and lets only allowed addresses through. Cheap to clone.
@@ -68,11 +68,12 @@ impl CheckedResolver {
         let provider = TokioRuntimeProvider::default();
         let builder = match servers {
             NameServers::System => Resolver::builder(provider),
-            NameServers::One(address) => {
-                let mut udp = ConnectionConfig::udp();
-                udp.port = address.port();
-                let server = NameServerConfig::new(address.ip(), true, vec![udp]);
-                let config = ResolverConfig::from_name_servers(vec![server]);
+            NameServers::One(address, search) => {
+                let mut ways = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
+                ways.iter_mut().for_each(|way| way.port = address.port());
+                let server = NameServerConfig::new(address.ip(), true, ways);
+                let search = Name::from_utf8(search).into_iter().collect();
+                let config = ResolverConfig::from_parts(None, search, vec![server]);
                 Ok(Resolver::builder_with_config(config, provider))
             }
         };

@@ -33,7 +33,7 @@ pub fn version(body: &[u8]) -> Result<String, Failure> {
         version: String,
     }
     let wire: Wire = parse(body)?;
-    let version = clean(wire.version.trim(), WORD_MAX);
+    let version = clean(&wire.version, WORD_MAX);
     if version.is_empty() { Err(Failure::InvalidResponse) } else { Ok(version) }
 }
 
@@ -87,7 +87,7 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
 }
 
 fn name_of(raw: &str) -> Result<String, Failure> {
-    let name = clean(raw.trim(), NAME_MAX);
+    let name = clean(raw, NAME_MAX);
     if name.is_empty() { Err(Failure::InvalidResponse) } else { Ok(name) }
 }
 
@@ -279,7 +279,7 @@ impl Scalar {
     }
 
     fn word(&self, max: usize) -> Option<String> {
-        self.text().map(|text| clean(text.trim(), max)).filter(|word| !word.is_empty())
+        self.text().map(|text| clean(text, max)).filter(|word| !word.is_empty())
     }
 
     fn unsigned(&self) -> Option<u64> {

@@ -74,7 +74,7 @@ fn open(allowed: &[&str]) -> AddressPolicy {
 fn prober(policy: &Arc<SharedPolicy>, dns: &Dns) -> Prober {
     http::install_provider();
     let metrics = Metrics::new(&Live::default(), 0, &Leadership::always());
-    Prober::new(Arc::clone(policy), NameServers::One(dns.address), metrics).unwrap()
+    Prober::new(Arc::clone(policy), NameServers::One(dns.address, ""), metrics).unwrap()
 }
 
 fn owner(uid: &str) -> Owner {

@@ -7,7 +7,7 @@ use crate::support::{
 };
 use ollama_fleet_operator::api::OllamaServer;
 use serde_json::{Value, json};
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, path::PathBuf};
 
 /// A kubeconfig of a ServiceAccount that may do in a namespace what the operator needs, and read no Secret.
 fn without_secrets(control_plane: &ControlPlane, namespace: &str) -> PathBuf {
@@ -38,7 +38,7 @@ fn bind<'a>(namespace: &'a str, name: &'a str, role: &'a str) -> [&'a str; 9] {
 }
 
 /// Where the operator may not read Secrets it says so, with the chart's value that helps, and leaves the host alone; others
-/// are polled. A RoleBinding mends it.
+/// are polled. A `RoleBinding` mends it.
 #[tokio::test]
 async fn without_the_right_a_host_is_left_alone() {
     let control_plane = ControlPlane::shared();
@@ -106,6 +106,4 @@ async fn one_secret_of_many_servers_is_read_once() {
     let told = operator.metrics().await;
     let read = metric_value(&told, "ollama_fleet_secret_reads_total", &[("result", "read")]);
     assert_eq!(read, Some(1.0));
-    assert!(operator.log().to_lowercase().contains("listening"), "the log is read at all");
-    let _ = Duration::ZERO;
 }

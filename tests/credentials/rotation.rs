@@ -9,9 +9,14 @@ async fn refused_by_the_host(scene: &Scene) -> u64 {
     scene.fleet.host_stats(0).await.unauthorized
 }
 
-async fn readings(scene: &Scene) -> f64 {
+/// A counter of the operator, as a whole number.
+async fn counter(scene: &Scene, name: &str, label: (&str, &str)) -> String {
     let metrics = scene.operator.metrics().await;
-    metric_value(&metrics, "ollama_fleet_secret_reads_total", &[("result", "read")]).unwrap_or_default()
+    metric_value(&metrics, name, &[label]).unwrap_or_default().to_string()
+}
+
+async fn readings(scene: &Scene) -> String {
+    counter(scene, "ollama_fleet_secret_reads_total", ("result", "read")).await
 }
 
 /// A token that is rotated costs one request and no poll: the host's 401 makes the operator read the Secret again and ask
@@ -35,24 +40,23 @@ async fn a_rotation_costs_no_poll() {
     scene.apply(&server).await;
     scene.until_online("a").await;
     scene.polls(0, 1).await;
-    assert_eq!((refused_by_the_host(&scene).await, readings(&scene).await), (0, 1.0));
+    assert_eq!((refused_by_the_host(&scene).await, readings(&scene).await.as_str()), (0, "1"));
 
     scene.apply(&secret("s", &address, token("two"))).await;
     scene.fleet.patch("0", json!({"authorization": "Bearer two"})).await;
     scene.polls(0, 2).await;
-    assert_eq!((refused_by_the_host(&scene).await, readings(&scene).await), (1, 2.0));
+    assert_eq!((refused_by_the_host(&scene).await, readings(&scene).await.as_str()), (1, "2"));
     // With a threshold of one, a failed poll would have been a verdict.
     assert_eq!(scene.told("a").await, [""; 0]);
-    let failures = |metrics: &str| {
-        metric_value(metrics, "ollama_fleet_server_poll_failures_total", &[("reason", "Unauthorized")])
-    };
-    assert_eq!(failures(&scene.operator.metrics().await).unwrap_or_default(), 0.0);
+    let failures =
+        counter(&scene, "ollama_fleet_server_poll_failures_total", ("reason", "Unauthorized")).await;
+    assert_eq!(failures, "0");
 
     scene.apply(&secret("s", &address, token("three"))).await;
     scene.fleet.patch("0", json!({"authorization": "Bearer three"})).await;
     scene.until("a", "Ready", "False", "Unauthorized").await;
     scene.within(Duration::from_secs(12), "a", "Ready", "True", "Online").await;
-    assert_eq!(readings(&scene).await, 3.0, "read once more, and not before its time");
+    assert_eq!(readings(&scene).await, "3", "read once more, and not before its time");
 }
 
 /// The API server's absence does not stop polls: they go on with the last copy, also after a refusal made the operator want

@@ -26,6 +26,8 @@ pub mod metrics;
 pub mod namespace;
 pub mod objects;
 pub mod operator;
+pub mod proc;
+pub mod raw_host;
 pub mod rights;
 pub mod scene;
 pub mod wait;
@@ -34,7 +36,7 @@ pub mod writes;
 pub use agent::Agent;
 pub use connects::Connects;
 pub use control_plane::ControlPlane;
-pub use dns::Dns;
+pub use dns::{Dns, Reply};
 pub use fleet::Fleet;
 pub use metrics::metric_value;
 pub use namespace::Namespace;
@@ -43,6 +45,7 @@ pub use objects::{
     status_of,
 };
 pub use operator::Operator;
+pub use raw_host::RawHost;
 pub use scene::Scene;
 pub use wait::{eventually, holds_for};
 pub use writes::WriteCounter;

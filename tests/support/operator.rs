@@ -98,7 +98,15 @@ impl Builder {
         flags
     }
 
-    fn command(&self, kubeconfig: &Path) -> Command {
+    /// The command, for tests of what the operator does before it talks to the API server.
+    pub fn command(&self) -> Command {
+        match &self.identity {
+            Identity::Kubeconfig(file) => self.command_as(file),
+            Identity::Chart { admin, .. } => self.command_as(admin),
+        }
+    }
+
+    fn command_as(&self, kubeconfig: &Path) -> Command {
         let mut command = Command::new(binaries::operator());
         command.arg("run").args(self.flags(kubeconfig)).stdin(Stdio::null()).stdout(Stdio::null());
         let own = env::vars_os().map(|(name, _)| name).filter(|name| {
@@ -124,7 +132,7 @@ impl Builder {
         };
         let folder = tempfile::Builder::new().prefix("operator-").tempdir().unwrap();
         let log = folder.path().join("stderr");
-        let process = Process::start(self.command(&kubeconfig).stderr(File::create(&log).unwrap()));
+        let process = Process::start(self.command_as(&kubeconfig).stderr(File::create(&log).unwrap()));
         let mut operator = Operator { process, folder, health: String::new(), api: String::new() };
         let listening = eventually(START_LIMIT, "the operator listens", async || {
             if let Some(status) = operator.process.status() {
@@ -225,6 +233,10 @@ impl Operator {
     /// SIGKILL, as a crash or an eviction would.
     pub fn kill(&self) {
         self.process.kill();
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
     }
 
     /// SIGTERM, then waits for the end: how it ended, and how long that took.

@@ -45,12 +45,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- end }}
 {{- end }}
 
-{{/* Replicas without a leader would poll every host once each. */}}
-{{- define "ollama-fleet.replicas" -}}
-{{- if gt (int .Values.replicaCount) 1 }}
-{{- if not (or (has "--leader-elect" .Values.extraArgs) (has "--leader-elect=true" .Values.extraArgs)) }}
-{{- fail "replicaCount above 1 needs leader election, or every replica polls every host: add --leader-elect to extraArgs if this version of the operator has that flag, else set replicaCount to 1" }}
+{{/* "true" or nothing. Replicas without a leader would poll every host once each, so more than one always elect. */}}
+{{- define "ollama-fleet.leaderElection" -}}
+{{- range .Values.extraArgs }}
+{{- if or (eq . "--leader-elect") (hasPrefix "--leader-elect=" .) }}
+{{- fail "leave --leader-elect out of extraArgs: the chart passes it when replicaCount is above 1 or leaderElection.enabled is true" }}
 {{- end }}
 {{- end }}
-{{- .Values.replicaCount }}
+{{- if or .Values.leaderElection.enabled (gt (int .Values.replicaCount) 1) }}true{{ end }}
 {{- end }}

@@ -1,7 +1,7 @@
 //! When a Secret is read and when its copy is used, with a clock that the tests turn.
 
 use super::*;
-use crate::controller::server::live::Live;
+use crate::{controller::server::live::Live, runtime::Leadership};
 use serde_json::{Value, json};
 use std::{future::pending, sync::atomic::AtomicUsize};
 use tokio::time::{advance, sleep};
@@ -41,7 +41,8 @@ impl Scene {
                 }
             })
         };
-        let store = Arc::new(Store::new(fetch, Metrics::new(&Live::default(), 0)));
+        let metrics = Metrics::new(&Live::default(), 0, &Leadership::always());
+        let store = Arc::new(Store::new(fetch, metrics));
         Self { store, does, calls }
     }
 

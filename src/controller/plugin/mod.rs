@@ -9,7 +9,7 @@ pub mod index;
 pub mod installed;
 mod plan;
 mod tally;
-mod validate;
+pub mod validate;
 
 use super::{
     context::Context,
@@ -127,7 +127,7 @@ impl Plugins {
                         self.on_change(scope, change);
                     }
                     // A list that is under way is judged when it is whole.
-                    if self.listing.is_complete() && (self.judge() || self.unshown) {
+                    if self.listing.is_complete() && (self.judge() || (self.unshown && !self.leads)) {
                         counts_waiting |= self.publish();
                     }
                 }

@@ -12,6 +12,7 @@ use crate::{
     },
     controller::credentials::References,
     plugins::{rules, values, version_range::VersionRange},
+    probe::text::clean,
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::{ResourceExt, core::Selector};
@@ -23,6 +24,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 const ACCEPTED_MAX: usize = 256;
 /// Why a plugin is refused, or asked nowhere, for its number alone.
 pub const TOO_MANY_PLUGINS: &str = "TooManyPlugins";
+/// Characters of a message; the longest of ours that quotes nothing has some 300.
+const MESSAGE_MAX: usize = 1024;
 /// Time that one reading may take where the plugin does not say.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -35,7 +38,8 @@ pub struct Refused {
 
 impl Refused {
     fn invalid(message: impl Into<String>) -> Self {
-        Self { reason: "InvalidSpec", message: message.into() }
+        // Most messages quote what is wrong.
+        Self { reason: "InvalidSpec", message: clean(&message.into(), MESSAGE_MAX) }
     }
 }
 

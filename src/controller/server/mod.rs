@@ -6,7 +6,7 @@ pub mod assess;
 pub mod fleet;
 pub mod live;
 mod observe;
-mod publish;
+pub mod publish;
 pub mod schedule;
 mod task;
 pub mod transition;

@@ -181,7 +181,7 @@ impl Elector {
                         "no right to {verb} leases.coordination.k8s.io {LEASE} in the namespace {namespace}"
                     )
                 } else {
-                    format!("cannot {verb} the Lease: {error}")
+                    format!("cannot {verb} the Lease: {}", said(&error))
                 };
                 (failure, text)
             }),
@@ -248,6 +248,16 @@ impl Elector {
             tracing::info!(holder = holder.unwrap_or("nobody"), "standing by");
         }
         self.told_holder = holder.map(str::to_owned);
+    }
+}
+
+/// An error in few words.
+fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => {
+            format!("the API server answered {} {}: {}", status.code, status.reason, status.message)
+        }
+        other => other.to_string(),
     }
 }
 
