@@ -21,7 +21,7 @@ export IMAGE
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: tools ## Control plane, simulated fleet and operator on this machine; DEMO_EXIT=1 checks the table and ends
@@ -61,12 +61,24 @@ image: ## The image IMAGE=…, from the static binary; needs docker, podman or b
 	@tools/scripts/image.sh
 
 .PHONY: bench
-bench: build ## Measure a fleet of BENCH_SERVERS (1000) servers
+bench: build ## Measure fleets of BENCH_SERVERS (1000,10000) servers; about half an hour
 	@exec python3 tools/bench/bench.py
+
+.PHONY: instructions
+instructions: build ## Count the instructions of a poll, by function; needs valgrind
+	@exec python3 tools/bench/instructions.py
 
 .PHONY: fuzz
 fuzz: ## Fuzz the parsers of foreign input, FUZZ_SECONDS (60) each
 	@exec tools/scripts/fuzz.sh
+
+.PHONY: faults
+faults: tools ## The long forms of the tests of faults: every kill, full sizes; about half an hour
+	@exec tools/scripts/faults.sh
+
+.PHONY: soak
+soak: build ## A fleet of SOAK_SERVERS (300) that never rests, for SOAK_MINUTES (10); growth and untruths fail
+	@exec python3 tools/soak/soak.py
 
 .PHONY: lint
 lint: ## Format and lints only

@@ -6,6 +6,11 @@ use ollama_fleet_operator::{
 };
 use std::process::ExitCode;
 
+/// A poll makes and drops some 600 small pieces of memory, between tasks that move from worker to worker; the C
+/// library's allocator takes a fifth of all instructions for that.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // The one TLS provider of the whole process; whoever makes a connection first would otherwise choose, or panic.
     let _ = rustls::crypto::ring::default_provider().install_default();

@@ -3,6 +3,7 @@
 use crate::{
     args::RunArgs,
     controller::{
+        api_client,
         context::Context,
         credentials::Secrets,
         event_queue::EventQueue,
@@ -53,7 +54,8 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let shutdown = shutdown_signal().map_err(RunError::Signals)?;
     raise_file_limit();
     let config = config(&args).await?;
-    let client = connect(&config)?;
+    let (client, hold) =
+        api_client::build(config.clone()).map_err(|error| RunError::Cluster(error.into()))?;
     let policy = SharedPolicy::new(args.address.policy());
     let own = own_addresses::known(&config);
     let mut own_addresses = OwnAddresses::new(client.clone(), Arc::clone(&policy), own);
@@ -97,8 +99,8 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
     let mut listeners = JoinSet::new();
     listeners.spawn(serving.run(listeners_shutdown.clone()));
 
-    let writer = StatusWriter::new(client.clone(), leadership.clone(), Arc::clone(&metrics));
-    let events = EventQueue::new(client.clone(), leadership.clone(), Arc::clone(&metrics));
+    let writer = StatusWriter::new(client.clone(), hold.clone(), leadership.clone(), Arc::clone(&metrics));
+    let events = EventQueue::new(client.clone(), hold, leadership.clone(), Arc::clone(&metrics));
     metrics.watch_queues(
         {
             let writer = writer.clone();

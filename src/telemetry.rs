@@ -13,10 +13,11 @@ use tracing_subscriber::{
 /// What is logged where `RUST_LOG` says nothing.
 const DEFAULT_FILTER: &str = "info";
 
+/// Two of kube's tell of every failed try of what the operator tells of itself, once a minute.
 /// Crates whose `info` is about their own inner life. A name in `RUST_LOG` (`kube=debug`) overrides its line here;
 /// a bare level (`debug`) does not, because whoever turns the operator up wants to read the operator.
 const QUIET: &str = "axum=warn,axum_server=warn,h2=warn,hickory_proto=warn,hickory_resolver=warn,hyper=warn,\
-hyper_util=warn,kube=warn,kube_client=warn,kube_runtime=warn,reqwest=warn,rustls=warn,tower=warn,tower_http=warn";
+hyper_util=warn,kube=warn,kube_client=warn,kube_client::client::builder=off,kube_runtime=error,rustls=warn,tower=warn,tower_http=warn";
 
 #[derive(Debug, thiserror::Error)]
 pub enum TelemetryError {

@@ -327,8 +327,10 @@ async fn a_bad_path_is_refused_with_its_position() {
         let api = objects::api::<OllamaServer>(&client, &namespace);
         api.patch("s00", &PatchParams::default(), &now).await.unwrap();
         let server: OllamaServer = get(&client, &namespace, "s00").await;
-        let names: Vec<_> =
-            reports(&server).into_iter().flat_map(|report| report.values.into_keys()).collect();
+        let names: Vec<_> = reports(&server)
+            .into_iter()
+            .flat_map(|report| report.values.keys().cloned().collect::<Vec<_>>())
+            .collect();
         if names == ["cpu"] && version.as_deref() == Some("1.1.0") {
             Ok(())
         } else {

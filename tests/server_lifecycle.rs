@@ -452,7 +452,7 @@ async fn a_recreated_server_starts_afresh() {
             .filter(|event| event.regarding.as_ref().and_then(|object| object.uid.clone()) == new.uid());
         let right = server.uid() == new.uid()
             && status.version.as_deref() == Some("0.24.0")
-            && status.models.iter().flatten().all(|model| model.name != "old:1")
+            && status.models.iter().flat_map(|models| models.iter()).all(|model| model.name != "old:1")
             && status.recent_transition_times.is_empty()
             && about_new.count() == 0;
         if right { Ok(()) } else { Err(format!("{status:?}")) }

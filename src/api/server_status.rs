@@ -4,7 +4,7 @@ use super::quantity::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// Most loaded models that status lists; a host holds a handful.
 pub const LOADED_MODELS_MAX: usize = 32;
@@ -54,9 +54,10 @@ pub struct OllamaServerStatus {
     #[schemars(length(max = 64))]
     pub version: Option<String>,
     /// Models on disk, sorted by name; as many as fit into 24 KiB.
+    // By far the longest list and the one that changes least: every copy of a status shares it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 500), extend("x-kubernetes-list-type" = "atomic"))]
-    pub models: Option<Vec<Model>>,
+    pub models: Option<Arc<[Model]>>,
     /// Number of models on disk, those that models leaves out included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model_count: Option<i32>,
@@ -230,9 +231,10 @@ pub struct PluginReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_success_time: Option<Time>,
     /// What it reported, at most 32 scalars, as of the last write; metrics have them at full rate.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    // Shared with whoever else knows them, as they are many and come anew with each answer.
+    #[serde(skip_serializing_if = "values_are_none")]
     #[schemars(schema_with = "values_schema")]
-    pub values: BTreeMap<String, Scalar>,
+    pub values: Arc<BTreeMap<String, Scalar>>,
     /// The rules that hold, by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
@@ -247,6 +249,10 @@ pub enum Scalar {
     Boolean(bool),
     /// An RFC 3339 time or a host name.
     Text(String),
+}
+
+fn values_are_none(values: &Arc<BTreeMap<String, Scalar>>) -> bool {
+    values.is_empty()
 }
 
 fn values_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {

@@ -2,6 +2,9 @@
 
 use kube::{Error, core::Status};
 
+/// In the words of the API server's typed converter.
+pub(super) const NOT_IN_SCHEMA: &str = "field not declared in schema";
+
 /// What a failed call means for the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ApiFailure {
@@ -11,6 +14,8 @@ pub enum ApiFailure {
     Conflict,
     /// The object, or its namespace, is gone.
     Gone,
+    /// The API server does not know who asks: a token has run out, and will be another.
+    Unauthenticated,
     /// The operator may not do this; it may be allowed later.
     Forbidden,
     /// The content is refused; sending it again will not help soon.
@@ -26,8 +31,12 @@ impl ApiFailure {
                 404 if status.reason != "NotFound" || names_nothing(status) => Self::Unavailable,
                 404 | 410 => Self::Gone,
                 409 => Self::Conflict,
+                401 => Self::Unauthenticated,
                 403 if namespace_is_going(status) => Self::Gone,
-                401 | 403 => Self::Forbidden,
+                403 => Self::Forbidden,
+                // What apply says of a field that the definition in the cluster does not have; it is no failure of the
+                // server, and would be said again for ever.
+                500 if status.message.contains(NOT_IN_SCHEMA) => Self::Refused,
                 408 | 429 | 500..=599 => Self::Unavailable,
                 _ => Self::Refused,
             },
@@ -41,6 +50,7 @@ impl ApiFailure {
             Self::Unavailable => "unavailable",
             Self::Conflict => "conflict",
             Self::Gone => "gone",
+            Self::Unauthenticated => "unauthenticated",
             Self::Forbidden => "forbidden",
             Self::Refused => "refused",
         }
@@ -68,6 +78,9 @@ mod tests {
     #[case::the_kind_is_not_served_yet(json!({"code": 404, "reason": "NotFound", "details": {}}), ApiFailure::Unavailable)]
     #[case::plain_text(json!({"code": 404, "reason": "Failed to parse error data"}), ApiFailure::Unavailable)]
     #[case::conflict(json!({"code": 409, "reason": "Conflict"}), ApiFailure::Conflict)]
+    #[case::not_known(json!({"code": 401, "reason": "Unauthorized"}), ApiFailure::Unauthenticated)]
+    #[case::an_older_definition(json!({"code": 500, "message": "failed to create typed patch object (a/b; c): .status.x: field not declared in schema"}), ApiFailure::Refused)]
+    #[case::broken(json!({"code": 500, "reason": "InternalError"}), ApiFailure::Unavailable)]
     #[case::forbidden(json!({"code": 403, "reason": "Forbidden"}), ApiFailure::Forbidden)]
     #[case::namespace_is_going(json!({"code": 403, "reason": "Forbidden", "details": {"causes": [{"reason": "NamespaceTerminating", "message": "", "field": ""}]}}), ApiFailure::Gone)]
     #[case::invalid(json!({"code": 422, "reason": "Invalid"}), ApiFailure::Refused)]

@@ -1,18 +1,26 @@
 //! The one sender of Events: a bounded queue, urgent ones first, at a rate that the API server and its readers can
 //! bear, and no object louder than the rest. Only overflow drops, and it is counted.
 
-use super::{api_failure::ApiFailure, server::transition::EventText};
+use super::{
+    api_client::Hold,
+    api_failure::ApiFailure,
+    event_series::{Attempt, Series},
+    server::transition::EventText,
+};
 use crate::{
-    api::MANAGER,
     metrics::Metrics,
     runtime::leader::{Leadership, Unwritten},
 };
 use governor::{Quota, RateLimiter};
-use k8s_openapi::api::core::v1::ObjectReference;
-use kube::{
-    Client,
-    runtime::events::{Event, EventType, Recorder, Reporter},
+use k8s_openapi::{
+    api::{core::v1::ObjectReference, events::v1::Event},
+    jiff::Timestamp,
 };
+use kube::{
+    Api, Client,
+    api::{PartialObjectMeta, Patch, PatchParams, PostParams},
+};
+use serde_json::json;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     num::NonZeroU32,
@@ -48,8 +56,6 @@ const FORBIDDEN_WAIT: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_secs(1);
 /// What a stop waits for the Events that are under way or waiting.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
-/// The API server refuses longer notes.
-const NOTE_MAX: usize = 1024;
 
 struct Queued {
     regarding: ObjectReference,
@@ -57,6 +63,8 @@ struct Queued {
     urgent: bool,
     /// How often it was forbidden.
     forbidden: u32,
+    /// The request that was sent and not answered: the next try is the same.
+    attempt: Option<Attempt>,
 }
 
 #[derive(Default)]
@@ -77,25 +85,35 @@ pub struct EventQueue {
 }
 
 struct Shared {
-    recorder: Recorder,
+    client: Client,
+    hold: Hold,
     leadership: Leadership,
+    series: Mutex<Series>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
     changed: Notify,
 }
 
 impl EventQueue {
-    pub fn new(client: Client, leadership: Leadership, metrics: Arc<Metrics>) -> Self {
-        let reporter = Reporter { controller: MANAGER.into(), instance: std::env::var("POD_NAME").ok() };
-        let recorder = Recorder::new(client, reporter);
-        let (state, changed) = (Mutex::default(), Notify::new());
-        Self { shared: Arc::new(Shared { recorder, leadership, metrics, state, changed }) }
+    pub fn new(client: Client, hold: Hold, leadership: Leadership, metrics: Arc<Metrics>) -> Self {
+        let shared = Shared {
+            client,
+            hold,
+            leadership,
+            series: Mutex::default(),
+            metrics,
+            state: Mutex::default(),
+            changed: Notify::new(),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Asks for an Event about an object.
     pub fn submit(&self, regarding: ObjectReference, text: EventText, urgent: bool) {
-        let accepted =
-            self.shared.lock().accept(Queued { regarding, text, urgent, forbidden: 0 }, Instant::now());
+        let accepted = self
+            .shared
+            .lock()
+            .accept(Queued { regarding, text, urgent, forbidden: 0, attempt: None }, Instant::now());
         if accepted {
             self.shared.changed.notify_one();
         } else {
@@ -121,6 +139,9 @@ impl EventQueue {
                         () = self.shared.changed.notified() => {}
                         () = sleep_until(wake.unwrap_or_else(|| Instant::now() + Duration::from_hours(1))) => {}
                     }
+                }
+                if let Some(until) = self.shared.hold.until() {
+                    sleep_until(until).await;
                 }
                 limiter.until_ready().await;
                 let next = self.shared.lock().next(Instant::now());
@@ -237,19 +258,9 @@ impl Shared {
     }
 
     /// Whether the API server took it, or never will; otherwise it waits for another try.
-    async fn send(&self, queued: Queued) -> bool {
-        let event = Event {
-            type_: if queued.text.warning { EventType::Warning } else { EventType::Normal },
-            reason: queued.text.reason.clone().into_owned(),
-            note: Some(queued.text.note.chars().take(NOTE_MAX / 4).collect()),
-            action: "Poll".to_owned(),
-            secondary: queued.text.field_path.clone().map(|field_path| ObjectReference {
-                field_path: Some(field_path),
-                ..queued.regarding.clone()
-            }),
-        };
-        let call = self.recorder.publish(&event, &queued.regarding);
-        let failure = match self.leadership.write(CALL_TIMEOUT, call).await {
+    async fn send(&self, mut queued: Queued) -> bool {
+        let attempt = queued.attempt.take().unwrap_or_else(|| self.attempt(&queued));
+        let failure = match self.leadership.write(CALL_TIMEOUT, self.call(&queued, &attempt)).await {
             Ok(Ok(())) => {
                 self.metrics.event("sent");
                 return true;
@@ -265,23 +276,64 @@ impl Shared {
                 return true;
             }
         };
-        match failure {
-            ApiFailure::Unavailable => {
-                let mut state = self.lock();
-                if queued.urgent {
-                    state.urgent.push_front(queued);
-                } else {
-                    state.routine.push_front(queued);
-                }
-                false
+        let (attempt, wait) = match (failure, attempt) {
+            (ApiFailure::Unavailable | ApiFailure::Unauthenticated, attempt) => (Some(attempt), true),
+            // A try before this one was done, though nobody said so.
+            (ApiFailure::Conflict, Attempt::Create(_)) => {
+                self.metrics.event("sent");
+                return true;
             }
-            ApiFailure::Forbidden if self.lock().forbidden(queued, Instant::now()) => true,
-            // The namespace is going, or the rights stay away: another try would only hold up the others.
-            other => {
+            // Somebody removed the Event that was counted on, or it never came to be: this is told by a new one.
+            (ApiFailure::Gone, Attempt::Count { .. }) => {
+                self.series().forget(&queued.regarding, &queued.text);
+                (None, false)
+            }
+            (ApiFailure::Forbidden, _) => {
+                self.series().forget(&queued.regarding, &queued.text);
+                queued.attempt = None;
+                if !self.lock().forbidden(queued, Instant::now()) {
+                    self.metrics.event(ApiFailure::Forbidden.label());
+                }
+                return true;
+            }
+            // The namespace is going: another try would only hold up the others.
+            (other, _) => {
+                self.series().forget(&queued.regarding, &queued.text);
                 self.metrics.event(other.label());
-                true
+                return true;
+            }
+        };
+        queued.attempt = attempt;
+        let mut state = self.lock();
+        if queued.urgent {
+            state.urgent.push_front(queued);
+        } else {
+            state.routine.push_front(queued);
+        }
+        !wait
+    }
+
+    fn attempt(&self, queued: &Queued) -> Attempt {
+        self.series().attempt(&queued.regarding, &queued.text, Timestamp::now())
+    }
+
+    async fn call(&self, queued: &Queued, attempt: &Attempt) -> kube::Result<()> {
+        let namespace = queued.regarding.namespace.as_deref().unwrap_or_default();
+        match attempt {
+            Attempt::Create(event) => {
+                let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
+                events.create(&PostParams::default(), event).await.map(drop)
+            }
+            Attempt::Count { name, series } => {
+                let events: Api<PartialObjectMeta<Event>> = Api::namespaced(self.client.clone(), namespace);
+                let patch = Patch::Merge(json!({ "series": series }));
+                events.patch(name, &PatchParams::default(), &patch).await.map(drop)
             }
         }
+    }
+
+    fn series(&self) -> MutexGuard<'_, Series> {
+        self.series.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -300,6 +352,7 @@ mod tests {
                 field_path: None,
             },
             urgent,
+            attempt: None,
         }
     }
 

@@ -24,12 +24,36 @@ pub enum Change<K> {
     Listed(HashSet<String>),
 }
 
+/// What one scope has brought. Resource versions grow, so that an older one is yesterday's news: a duplicate, an event
+/// out of order, a list out of a cache that lags, an object that is gone.
+#[derive(Default)]
+struct Scope {
+    /// UIDs seen in the list that is under way.
+    listed: HashSet<String>,
+    /// The version that each object that is there was last seen in.
+    versions: HashMap<String, u64>,
+    /// The newest version of anything since the last list.
+    newest: u64,
+}
+
+impl Scope {
+    /// Whether the object was not seen in this version or a newer one.
+    fn takes(&mut self, uid: &str, version: Option<u64>) -> bool {
+        let Some(version) = version else { return true };
+        if self.versions.get(uid).is_some_and(|known| *known >= version) {
+            return false;
+        }
+        self.newest = self.newest.max(version);
+        self.versions.insert(uid.to_owned(), version);
+        true
+    }
+}
+
 /// The books of all scopes of one kind.
 pub struct Listing {
     kind: Kind,
     metrics: Arc<Metrics>,
-    /// UIDs seen in each scope's list that is under way.
-    listed: Vec<HashSet<String>>,
+    scopes: Vec<Scope>,
     /// Scopes whose first list is not whole yet.
     initial: HashSet<usize>,
     gate: Gate,
@@ -43,7 +67,7 @@ impl Listing {
         Self {
             kind,
             metrics,
-            listed: vec![HashSet::new(); scopes],
+            scopes: (0..scopes).map(|_| Scope::default()).collect(),
             initial: (0..scopes).collect(),
             gate,
             unreadable: HashMap::new(),
@@ -61,17 +85,21 @@ impl Listing {
     {
         match event {
             Event::Init => {
-                self.listed[scope].clear();
+                self.scopes[scope].listed.clear();
+                self.scopes[scope].newest = 0;
                 None
             }
             Event::InitApply(object) => {
-                if let Some(uid) = &object.meta().uid {
-                    self.listed[scope].insert(uid.clone());
-                }
-                self.applied(scope, object)
+                let uid = object.meta().uid.clone()?;
+                let books = &mut self.scopes[scope];
+                let takes = books.takes(&uid, version(&object));
+                books.listed.insert(uid);
+                if takes { self.applied(scope, object) } else { None }
             }
             Event::InitDone => {
-                let listed = std::mem::take(&mut self.listed[scope]);
+                let books = &mut self.scopes[scope];
+                let listed = std::mem::take(&mut books.listed);
+                books.versions.retain(|uid, _| listed.contains(uid));
                 self.unreadable.retain(|uid, (of, _)| *of != scope || listed.contains(uid));
                 self.count();
                 self.initial.remove(&scope);
@@ -80,9 +108,22 @@ impl Listing {
                 }
                 Some(Change::Listed(listed))
             }
-            Event::Apply(object) => self.applied(scope, object),
+            Event::Apply(object) => {
+                let version = version(&object);
+                let books = &mut self.scopes[scope];
+                // A watch tells in order, so that what is older than anything told is old, known or not.
+                let old = version.is_some_and(|version| version <= books.newest);
+                if old || !books.takes(object.meta().uid.as_deref()?, version) {
+                    return None;
+                }
+                self.applied(scope, object)
+            }
             Event::Delete(object) => {
+                // Never too old: what is gone does not come back under its UID.
                 let uid = object.meta().uid.clone()?;
+                let books = &mut self.scopes[scope];
+                books.versions.remove(&uid);
+                books.newest = books.newest.max(version(&object).unwrap_or_default());
                 if self.unreadable.remove(&uid).is_some() {
                     self.count();
                 }
@@ -117,5 +158,104 @@ impl Listing {
 
     fn count(&self) {
         self.metrics.undecodable(self.kind, self.unreadable.len());
+    }
+}
+
+/// Compared as a number, which Kubernetes promises since 1.35 and has always kept.
+fn version(object: &impl Resource) -> Option<u64> {
+    object.meta().resource_version.as_deref()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        api::OllamaServer,
+        controller::server::live::Live,
+        runtime::{Leadership, Readiness},
+    };
+    use serde_json::json;
+
+    type Guarded = DeserializeGuard<OllamaServer>;
+
+    fn object(uid: &str, version: u64) -> Guarded {
+        let metadata =
+            json!({"name": uid, "namespace": "n", "uid": uid, "resourceVersion": version.to_string()});
+        let object = json!({"apiVersion": "ollama-fleet.io/v1alpha1", "kind": "OllamaServer", "metadata": metadata,
+            "spec": {"host": "a.lab"}});
+        serde_json::from_value(object).unwrap()
+    }
+
+    fn books() -> Listing {
+        let metrics = Metrics::new(&Live::default(), 1, &Leadership::always());
+        Listing::new(Kind::OllamaServer, metrics, 1, Readiness::new().gate("servers"))
+    }
+
+    /// What was made of each: the versions that were applied, `-` for nothing.
+    fn take(books: &mut Listing, events: Vec<Event<Guarded>>) -> String {
+        let words = events.into_iter().map(|event| match books.take(0, event) {
+            None => "-".to_owned(),
+            Some(Change::Applied(object)) => object.metadata.resource_version.unwrap_or_default(),
+            Some(Change::Gone(uid)) => format!("gone {uid}"),
+            Some(Change::Listed(uids)) => format!("listed {}", uids.len()),
+            Some(Change::Unreadable(_)) => "unreadable".to_owned(),
+        });
+        words.collect::<Vec<_>>().join(", ")
+    }
+
+    #[test]
+    fn yesterdays_news_is_no_news() {
+        let mut books = books();
+        let list = vec![
+            Event::Init,
+            Event::InitApply(object("b", 6)),
+            Event::InitApply(object("a", 5)),
+            Event::InitDone,
+        ];
+        assert_eq!(take(&mut books, list), "-, 6, 5, listed 2");
+        let events = vec![
+            Event::Apply(object("a", 9)),
+            // A duplicate, one out of order, a very old one.
+            Event::Apply(object("a", 9)),
+            Event::Apply(object("b", 8)),
+            Event::Apply(object("a", 1)),
+            Event::Delete(object("b", 12)),
+            // It does not rise again, whatever is told late.
+            Event::Apply(object("b", 11)),
+            Event::Delete(object("a", 3)),
+            Event::Apply(object("c", 13)),
+        ];
+        assert_eq!(take(&mut books, events), "9, -, -, -, gone b, -, gone a, 13");
+    }
+
+    #[test]
+    fn a_list_that_lags_undoes_nothing() {
+        let mut books = books();
+        let list = |version| vec![Event::Init, Event::InitApply(object("a", version)), Event::InitDone];
+        assert_eq!(take(&mut books, list(5)), "-, 5, listed 1");
+        assert_eq!(take(&mut books, vec![Event::Apply(object("a", 9))]), "9");
+        assert_eq!(take(&mut books, list(5)), "-, -, listed 1");
+        // The watch goes on from where the list was.
+        assert_eq!(
+            take(&mut books, vec![Event::Apply(object("a", 9)), Event::Apply(object("a", 10))]),
+            "-, 10"
+        );
+    }
+
+    #[test]
+    fn what_is_gone_is_forgotten() {
+        let mut books = books();
+        let mut list = vec![Event::Init];
+        list.extend((1..=100).map(|number| Event::InitApply(object(&number.to_string(), number))));
+        list.push(Event::InitDone);
+        take(&mut books, list);
+        assert_eq!(books.scopes[0].versions.len(), 100);
+        take(
+            &mut books,
+            (1..=50).map(|number| Event::Delete(object(&number.to_string(), 100 + number))).collect(),
+        );
+        assert_eq!(books.scopes[0].versions.len(), 50);
+        take(&mut books, vec![Event::Init, Event::InitDone]);
+        assert!(books.scopes[0].versions.is_empty() && books.scopes[0].listed.is_empty());
     }
 }

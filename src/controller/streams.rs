@@ -1,25 +1,31 @@
 //! The one place where watches are configured: guarded, slimmed, with backoff, and every item reported.
 
-use super::status_writer::Kind;
+use super::{api_failure::ApiFailure, seldom::Seldom, status_writer::Kind};
 use crate::metrics::Metrics;
-use futures::{Stream, StreamExt, stream::select_all};
+use futures::{
+    Stream, StreamExt,
+    stream::{BoxStream, select_all, unfold},
+};
 use k8s_openapi::NamespaceResourceScope;
 use kube::{
     Api, Client, Resource, ResourceExt,
     core::DeserializeGuard,
-    runtime::{WatchStreamExt, utils::Backoff, watcher},
+    runtime::{
+        WatchStreamExt,
+        utils::Backoff,
+        watcher::{self, DefaultBackoff},
+    },
 };
 use serde::de::DeserializeOwned;
 use std::{fmt::Debug, sync::Arc, time::Duration};
+use tokio::time::sleep;
 
-/// Seconds after which a watch is begun anew; load balancers drop idle connections after 240.
-const WATCH_SECONDS: u32 = 200;
-
-/// Pause after a failed watch, doubled each time. A few watches do not hurt an API server that is away; but when it is back
-/// it fails each of them twice more, with roles that it has not read yet and with versions that it does not know any
-/// more, and client-go's 30 s each time would leave new objects unseen for a minute.
-const BACKOFF_LEAST: Duration = Duration::from_millis(800);
-const BACKOFF_MOST: Duration = Duration::from_secs(5);
+/// Seconds after which a watch is begun anew; load balancers drop idle connections after 240. Five seconds later one
+/// through which nothing came, not even its end, counts as dead.
+pub(super) const WATCH_SECONDS: u32 = 200;
+/// Longest pause between two tries. kube's own may last a minute, for which edits would be deaf after an outage; a try in
+/// ten seconds for each watch is nothing to an API server that is well.
+const PAUSE_MOST: Duration = Duration::from_secs(10);
 
 /// An item of a watch, and the scope (an index into the namespaces) that it came from.
 pub type Item<K> = (usize, watcher::Event<DeserializeGuard<K>>);
@@ -33,65 +39,115 @@ pub fn watch<K>(
     metrics: Arc<Metrics>,
 ) -> impl Stream<Item = Item<K>> + Send + use<K>
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + Debug
-        + DeserializeOwned
-        + Send
-        + 'static,
+    K: Watched,
 {
     let apis: Vec<Api<DeserializeGuard<K>>> = if namespaces.is_empty() {
         vec![Api::all(client.clone())]
     } else {
         namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
     };
+    let seldom = Arc::new(Seldom::default());
     let streams = apis.into_iter().enumerate().map(move |(scope, api)| {
-        let metrics = Arc::clone(&metrics);
-        watcher(api, watcher::Config::default().timeout(WATCH_SECONDS))
-            .backoff(Doubled(BACKOFF_LEAST))
-            .modify(|object| {
-                // By far the largest part of an object whose status is applied by us.
-                object.managed_fields_mut().clear();
-                object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
-            })
-            .filter_map(move |item| {
-                let metrics = Arc::clone(&metrics);
-                async move {
-                    match item {
-                        Ok(event) => {
-                            metrics.watched(kind);
-                            Some((scope, event))
-                        }
-                        Err(error) => {
-                            metrics.watch_failed(kind);
-                            tracing::warn!(kind = kind.as_str(), %error, "watch failed, trying again");
-                            None
-                        }
-                    }
-                }
-            })
-            .boxed()
+        let following = Following {
+            items: begin(&api),
+            api,
+            pauses: DefaultBackoff::default(),
+            kind,
+            metrics: Arc::clone(&metrics),
+            seldom: Arc::clone(&seldom),
+        };
+        unfold(following, move |mut following| async move {
+            let event = following.next().await?;
+            Some(((scope, event), following))
+        })
+        .boxed()
     });
     select_all(streams)
 }
 
-/// The next pause; the first one again when something has come.
-struct Doubled(Duration);
+/// Kinds that are watched.
+pub trait Watched:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static
+{
+}
 
-impl Iterator for Doubled {
-    type Item = Duration;
+impl<K> Watched for K where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + Debug
+        + DeserializeOwned
+        + Send
+        + 'static
+{
+}
 
-    fn next(&mut self) -> Option<Duration> {
-        let pause = self.0;
-        self.0 = (2 * pause).min(BACKOFF_MOST);
-        Some(pause)
+type Items<K> = BoxStream<'static, watcher::Result<watcher::Event<DeserializeGuard<K>>>>;
+
+/// The watch of one scope, from one failure to the next.
+struct Following<K: Watched> {
+    api: Api<DeserializeGuard<K>>,
+    items: Items<K>,
+    pauses: DefaultBackoff,
+    kind: Kind,
+    metrics: Arc<Metrics>,
+    seldom: Arc<Seldom>,
+}
+
+fn begin<K: Watched>(api: &Api<DeserializeGuard<K>>) -> Items<K> {
+    watcher::watcher(api.clone(), watcher::Config::default().timeout(WATCH_SECONDS))
+        .modify(|object| {
+            // By far the largest part of an object whose status is applied by us.
+            object.managed_fields_mut().clear();
+            object.annotations_mut().remove("kubectl.kubernetes.io/last-applied-configuration");
+        })
+        .boxed()
+}
+
+impl<K: Watched> Following<K> {
+    async fn next(&mut self) -> Option<watcher::Event<DeserializeGuard<K>>> {
+        loop {
+            match self.items.next().await? {
+                Ok(event) => {
+                    self.metrics.watched(self.kind);
+                    // That a list is about to be asked for is no success yet: kube says so before every try.
+                    if !matches!(event, watcher::Event::Init) {
+                        self.pauses.reset();
+                    }
+                    return Some(event);
+                }
+                Err(error) => {
+                    self.metrics.watch_failed(self.kind);
+                    if self.seldom.may_tell(class(&error)) {
+                        tracing::warn!(kind = self.kind.as_str(), %error, "watch failed, trying again");
+                    }
+                    if is_too_old(&error) {
+                        self.items = begin(&self.api);
+                    }
+                    sleep(self.pauses.next().unwrap_or(PAUSE_MOST).min(PAUSE_MOST)).await;
+                }
+            }
+        }
     }
 }
 
-impl Backoff for Doubled {
-    fn reset(&mut self) {
-        self.0 = BACKOFF_LEAST;
+fn cause(error: &watcher::Error) -> Option<ApiFailure> {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => Some(ApiFailure::of(error)),
+        watcher::Error::WatchError(_) | watcher::Error::NoResourceVersion => None,
     }
+}
+
+/// What is told once a minute.
+fn class(error: &watcher::Error) -> &'static str {
+    cause(error).map_or("an event", ApiFailure::label)
+}
+
+/// kube lists again when the stream says that its version is too old, but asks for the same version for ever when the
+/// answer to the request says so.
+fn is_too_old(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::WatchStartFailed(kube::Error::Api(status)) if status.code == 410)
 }
 
 /// How many scopes a list of namespaces makes.
@@ -100,15 +156,5 @@ pub fn scopes(namespaces: &[String]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pauses_are_doubled_up_to_a_bound_and_begin_anew() {
-        let mut pauses = Doubled(BACKOFF_LEAST);
-        let taken: Vec<u128> = pauses.by_ref().take(5).map(|pause| pause.as_millis()).collect();
-        assert_eq!(taken, [800, 1600, 3200, 5000, 5000]);
-        pauses.reset();
-        assert_eq!(pauses.next(), Some(BACKOFF_LEAST));
-    }
-}
+#[path = "streams_tests.rs"]
+mod tests;

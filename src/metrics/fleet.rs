@@ -83,6 +83,13 @@ fn details(out: &mut Out<'_, '_>, servers: &[Snapshot]) -> fmt::Result {
     out.all(servers, "server_consecutive_failures", "Polls that failed in a row", None, |server| {
         Some(i64::from(server.failures))
     })?;
+    out.all(
+        servers,
+        "server_tls_insecure",
+        "1 while the host's certificate is not checked (insecureSkipVerify)",
+        None,
+        |server| server.object.spec.insecure_skip_verify.then_some(1),
+    )?;
     out.all(servers, "server_models", "Models on disk", None, |server| {
         server.status.model_count.map(i64::from)
     })?;

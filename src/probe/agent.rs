@@ -56,6 +56,9 @@ impl Prober {
             () = turn.is_over() => Err(Failure::Timeout),
         };
         drop((turn, slot));
+        if matches!(result, Err(Failure::TooManyOpenFiles)) {
+            return None;
+        }
         Some(result)
     }
 

@@ -86,3 +86,51 @@ impl Clients {
             .build(connector)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::{
+        NameServers,
+        address::{AddressPolicy, SharedPolicy},
+    };
+    use rustls::pki_types::DnsName;
+
+    fn named(number: usize) -> TlsSettings {
+        let server_name = Some(DnsName::try_from(format!("gpu{number}.lab")).unwrap());
+        TlsSettings { server_name, ..TlsSettings::default() }
+    }
+
+    fn clients() -> Clients {
+        let policy = SharedPolicy::new(AddressPolicy::default());
+        Clients::new(CheckedResolver::new(policy, NameServers::System), ClientConfigs::new().unwrap())
+    }
+
+    fn kept(clients: &Clients) -> usize {
+        clients.kept.lock().unwrap().clients.len()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_is_kept_while_it_is_used_and_no_longer() {
+        let clients = clients();
+        for _ in 0..3 {
+            clients.get(&named(1));
+            clients.get(&named(2));
+        }
+        assert_eq!(kept(&clients), 2);
+        tokio::time::advance(UNUSED_MAX / 2).await;
+        clients.get(&named(1));
+        tokio::time::advance(UNUSED_MAX / 2).await;
+        clients.get(&named(1));
+        assert_eq!(kept(&clients), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_an_end_to_what_is_kept_and_none_to_what_is_asked() {
+        let clients = clients();
+        for number in 0..KEPT_MAX + 10 {
+            clients.get(&named(number));
+        }
+        assert_eq!(kept(&clients), KEPT_MAX);
+    }
+}

@@ -5,6 +5,9 @@ use super::{
 };
 use std::{error::Error, io};
 
+/// ENFILE and EMFILE, for which the standard library has no name.
+const OUT_OF_FILES: [i32; 2] = [23, 24];
+
 /// The class of a failure. Its name is the reason in conditions, the label in metrics, and what a person searches for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Failure {
@@ -14,8 +17,8 @@ pub enum Failure {
     DnsFailed,
     ConnectionRefused,
     Timeout,
-    /// TLS failed for none of the causes below, which share its reason: each is something else to do.
-    TlsFailed,
+    /// TLS failed for none of the causes below, which share its reason: each of them is something else to do.
+    TlsHandshake,
     TlsExpired,
     TlsNotYetValid,
     TlsWrongName,
@@ -38,6 +41,8 @@ pub enum Failure {
     InvalidResponse,
     ResponseTooLarge,
     UnexpectedRedirect,
+    /// The operator's own trouble: it says nothing of the host, so it is counted and never a verdict.
+    TooManyOpenFiles,
     /// Nothing was asked: the credentials for it could not be had.
     NoCredential(NoCredential),
 }
@@ -50,7 +55,7 @@ impl Failure {
         Self::DnsFailed,
         Self::ConnectionRefused,
         Self::Timeout,
-        Self::TlsFailed,
+        Self::TlsHandshake,
         Self::TlsExpired,
         Self::TlsNotYetValid,
         Self::TlsWrongName,
@@ -79,7 +84,7 @@ impl Failure {
             Self::DnsFailed => "DNSFailed",
             Self::ConnectionRefused => "ConnectionRefused",
             Self::Timeout => "Timeout",
-            Self::TlsFailed
+            Self::TlsHandshake
             | Self::TlsExpired
             | Self::TlsNotYetValid
             | Self::TlsWrongName
@@ -99,6 +104,7 @@ impl Failure {
             Self::InvalidResponse => "InvalidResponse",
             Self::ResponseTooLarge => "ResponseTooLarge",
             Self::UnexpectedRedirect => "UnexpectedRedirect",
+            Self::TooManyOpenFiles => "TooManyOpenFiles",
             Self::NoCredential(cause) => cause.reason(),
         }
     }
@@ -115,7 +121,7 @@ impl Failure {
                 "the connection was refused or reset; is the server running and listening on this address?"
             }
             Self::Timeout => "no full answer in time, or no route to the host",
-            Self::TlsFailed => {
+            Self::TlsHandshake => {
                 "the TLS handshake failed; the other side may want another version of TLS, other ciphers or a client certificate"
             }
             Self::TlsExpired => "the certificate has expired; renew it",
@@ -163,6 +169,7 @@ impl Failure {
             Self::UnexpectedRedirect => {
                 "the host redirects, and redirects are never followed; write the final address"
             }
+            Self::TooManyOpenFiles => "the operator has no descriptor left",
             Self::NoCredential(cause) => cause.text(),
         }
     }
@@ -221,7 +228,12 @@ impl Failure {
 
     /// Whether other credentials or certificates might have been taken.
     pub fn may_be_of_credentials(self) -> bool {
-        matches!(self, Self::Unauthorized | Self::HostRejected) || self.reason() == Self::TlsFailed.reason()
+        matches!(self, Self::Unauthorized | Self::HostRejected) || self.is_tls()
+    }
+
+    /// Whether it is one of the ways in which TLS fails.
+    pub fn is_tls(self) -> bool {
+        self.reason() == Self::TlsHandshake.reason()
     }
 
     /// Whether asking again cannot help before somebody changes something.
@@ -329,7 +341,11 @@ fn symptom(error: &(dyn Error + 'static)) -> Option<Failure> {
             return Some(Failure::InvalidResponse);
         }
     }
-    match error.downcast_ref::<io::Error>()?.kind() {
+    let error = error.downcast_ref::<io::Error>()?;
+    if error.raw_os_error().is_some_and(|code| OUT_OF_FILES.contains(&code)) {
+        return Some(Failure::TooManyOpenFiles);
+    }
+    match error.kind() {
         io::ErrorKind::ConnectionRefused
         | io::ErrorKind::ConnectionReset
         | io::ErrorKind::ConnectionAborted

@@ -27,6 +27,11 @@ const LARGE_BODIES_MAX: usize = 64;
 /// Bytes that every body may have without asking: answers of a usual host with a dozen models have less.
 pub const SMALL_BODY: usize = 16 << 10;
 
+/// Kinds of slots that have a socket each: two of hosts, two of agents, lookups.
+const KINDS: usize = 5;
+/// Descriptors for everything else: the listeners and their connections, watches, writes and the runtime.
+const KEPT_FILES: usize = 512;
+
 /// Longest wait for a turn and a slot, whatever the interval: longer than a turn lasts for which others wait, so that
 /// who waits gets one. A poll that has not begun by then is skipped.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -53,17 +58,30 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
+        let files = rlimit::getrlimit(rlimit::Resource::NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+        Self::within(usize::try_from(files).unwrap_or(usize::MAX))
+    }
+}
+
+/// How many of these slots there are where a process may have so many open files: all, or as many as of every other kind
+/// out of what the listeners and the API server leave. Without a descriptor a host that is well would look dead.
+fn share(slots: usize, files: usize) -> usize {
+    let left = files - KEPT_FILES.min(files / 2);
+    slots.min(left / KINDS).max(1)
+}
+
+impl Limits {
+    fn within(files: usize) -> Self {
+        let slots = |slots| FairSlots::new(share(slots, files));
         Self {
-            hosts: [FairSlots::new(HEALTHY_MAX), FairSlots::new(SUSPECT_MAX)],
-            agents: [FairSlots::new(AGENT_HEALTHY_MAX), FairSlots::new(AGENT_SUSPECT_MAX)],
-            lookups: FairSlots::new(LOOKUPS_MAX),
+            hosts: [slots(HEALTHY_MAX), slots(SUSPECT_MAX)],
+            agents: [slots(AGENT_HEALTHY_MAX), slots(AGENT_SUSPECT_MAX)],
+            lookups: slots(LOOKUPS_MAX),
             large_bodies: FairSlots::new(LARGE_BODIES_MAX),
             turns: Turns::default(),
         }
     }
-}
 
-impl Limits {
     /// A slot for one poll of a host. `None` only if the operator is ending.
     pub async fn host_slot(&self, lane: Lane, namespace: &Namespace) -> Option<Slot> {
         self.hosts[lane as usize].slot(namespace).await
@@ -88,5 +106,22 @@ impl Limits {
     /// `None` only if the operator is ending.
     pub async fn turn(&self, address: IpAddr, port: u16, asker: Asker) -> Option<Turn> {
         self.turns.turn(SocketAddr::new(address, port), asker).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_fit_into_what_may_be_open() {
+        let all = [HEALTHY_MAX, SUSPECT_MAX, AGENT_HEALTHY_MAX, AGENT_SUSPECT_MAX, LOOKUPS_MAX];
+        for files in [1, 16, 256, 1024, 4096, 8191] {
+            let sum: usize = all.iter().map(|slots| share(*slots, files)).sum();
+            assert!(sum <= files.saturating_sub(KEPT_FILES.min(files / 2)).max(all.len()), "{files}: {sum}");
+        }
+        for files in [KINDS * HEALTHY_MAX + KEPT_FILES, 1 << 20, usize::MAX] {
+            assert!(all.iter().all(|slots| share(*slots, files) == *slots), "{files}");
+        }
     }
 }

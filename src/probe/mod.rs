@@ -165,6 +165,10 @@ impl Prober {
         drop((turn, slot));
         match result {
             Ok(report) => HostOutcome::Online(report),
+            Err(failure @ Failure::TooManyOpenFiles) => {
+                self.metrics.poll_failed(failure);
+                HostOutcome::Skipped
+            }
             Err(failure) => HostOutcome::Failed(failure),
         }
     }

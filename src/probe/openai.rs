@@ -12,7 +12,8 @@ use super::{
 pub async fn poll(ask: &Ask<'_>) -> Result<HostReport, Failure> {
     let health = ask.get_small("/health", false).await.and_then(super::Answer::success);
     if let Err(
-        failure @ (Failure::ConnectionRefused | Failure::Timeout | Failure::DnsFailed | Failure::TlsFailed),
+        failure
+        @ (Failure::ConnectionRefused | Failure::Timeout | Failure::DnsFailed | Failure::TlsHandshake),
     ) = health
     {
         return Err(failure);

@@ -70,7 +70,9 @@ impl CheckedResolver {
             NameServers::System => Resolver::builder(provider),
             NameServers::One(address, search) => {
                 let mut ways = vec![ConnectionConfig::udp(), ConnectionConfig::tcp()];
-                ways.iter_mut().for_each(|way| way.port = address.port());
+                for way in &mut ways {
+                    way.port = address.port();
+                }
                 let server = NameServerConfig::new(address.ip(), true, ways);
                 let search = Name::from_utf8(search).into_iter().collect();
                 let config = ResolverConfig::from_parts(None, search, vec![server]);

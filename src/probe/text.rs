@@ -4,6 +4,10 @@
 /// writing or take no room, nor blanks at either end: nothing that a host says may move a cursor, hide text or break a
 /// line.
 pub fn clean(text: &str, max: usize) -> String {
+    // Nearly all text is of this kind, and is copied whole.
+    if text.len() <= max && text.bytes().all(|byte| matches!(byte, b' '..=b'~')) {
+        return text.trim_ascii().to_owned();
+    }
     let mut shown = text.chars().filter(|c| !is_hidden(*c)).skip_while(|c| c.is_whitespace());
     let mut cleaned: String = shown.by_ref().take(max).collect();
     cleaned.truncate(cleaned.trim_end().len());

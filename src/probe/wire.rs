@@ -328,7 +328,10 @@ impl<'de> Deserialize<'de> for Scalar {
                 Ok(Scalar::Number(value))
             }
             fn visit_str<E>(self, value: &str) -> Result<Scalar, E> {
-                Ok(Scalar::Text(value.chars().take(4 * NAME_MAX).collect()))
+                let most = 4 * NAME_MAX;
+                // What has no more bytes has no more characters.
+                let short = value.len() <= most;
+                Ok(Scalar::Text(if short { value.to_owned() } else { value.chars().take(most).collect() }))
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar, A::Error> {
                 while seq.next_element::<IgnoredAny>()?.is_some() {}

@@ -114,7 +114,7 @@ pub fn expression(source: &[u8]) {
     }
 }
 
-/// The spec of a FleetPlugin, as JSON.
+/// The spec of a `FleetPlugin`, as JSON.
 pub fn manifest(spec: &[u8]) {
     let Ok(spec) = serde_json::from_slice::<FleetPluginSpec>(spec) else { return };
     let plugin = FleetPlugin::new("p", spec);

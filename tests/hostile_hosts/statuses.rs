@@ -16,6 +16,7 @@ fn later(code: u16, when: &str) -> Value {
 /// again nor that it is not asked for a year; failing hosts keep their interval.
 #[tokio::test]
 async fn statuses_have_reasons_and_retry_after_moves_no_schedule() {
+    const POLLS: usize = 7;
     let rows = [
         (status(401), "Unauthorized"),
         (status(407), "Unauthorized"),
@@ -58,7 +59,6 @@ async fn statuses_have_reasons_and_retry_after_moves_no_schedule() {
     })
     .await;
     scene.fleet.reset_stats().await;
-    const POLLS: usize = 7;
     let all = eventually(VERDICT, "each is asked some more times", async || {
         let all = scene.fleet.arrivals("all", "/api/version").await;
         let least = all.values().map(Vec::len).min().unwrap_or_default();

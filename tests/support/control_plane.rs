@@ -209,9 +209,13 @@ impl Drop for ControlPlane {
 /// A client of whoever the kubeconfig is for.
 pub async fn client(kubeconfig: &Path) -> Client {
     http::install_provider();
+    Client::try_from(config(kubeconfig).await).unwrap()
+}
+
+/// What such a client is made of.
+pub async fn config(kubeconfig: &Path) -> Config {
     let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
-    Client::try_from(config).unwrap()
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap()
 }
 
 /// Helm as a command, for what needs no cluster as well.

@@ -15,11 +15,14 @@
 #![allow(dead_code, unused_imports)]
 
 pub mod agent;
+pub mod apiserver_proxy;
 pub mod binaries;
 pub mod child;
+pub mod clock;
 pub mod connects;
 pub mod control_plane;
 pub mod dns;
+pub mod faulty;
 pub mod fleet;
 pub mod http;
 pub mod metrics;
@@ -30,13 +33,16 @@ pub mod proc;
 pub mod raw_host;
 pub mod rights;
 pub mod scene;
+pub mod tls_host;
 pub mod wait;
 pub mod writes;
 
 pub use agent::Agent;
+pub use apiserver_proxy::{Answer, ApiProxy, Cut, Fault, Match};
 pub use connects::Connects;
 pub use control_plane::ControlPlane;
 pub use dns::{Dns, Reply};
+pub use faulty::{Faulty, full, is_well};
 pub use fleet::Fleet;
 pub use metrics::metric_value;
 pub use namespace::Namespace;
@@ -47,6 +53,7 @@ pub use objects::{
 pub use operator::Operator;
 pub use raw_host::RawHost;
 pub use scene::Scene;
+pub use tls_host::{Authority, Leaf, Secured, TlsHost, Way};
 pub use wait::{eventually, holds_for};
 pub use writes::WriteCounter;
 

@@ -36,6 +36,7 @@ pub struct Builder {
     namespaces: Vec<String>,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    wrapper: Vec<String>,
     ready: bool,
 }
 
@@ -54,6 +55,12 @@ impl Builder {
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// A command that becomes the operator; it gets that and its arguments as its own last ones.
+    pub fn under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|&part| part.to_owned()).collect();
         self
     }
 
@@ -107,7 +114,14 @@ impl Builder {
     }
 
     fn command_as(&self, kubeconfig: &Path) -> Command {
-        let mut command = Command::new(binaries::operator());
+        let mut command = match self.wrapper.split_first() {
+            Some((program, args)) => {
+                let mut command = Command::new(program);
+                command.args(args).arg(binaries::operator());
+                command
+            }
+            None => Command::new(binaries::operator()),
+        };
         command.arg("run").args(self.flags(kubeconfig)).stdin(Stdio::null()).stdout(Stdio::null());
         let own = env::vars_os().map(|(name, _)| name).filter(|name| {
             let name = name.to_string_lossy();
@@ -171,6 +185,7 @@ impl Operator {
             namespaces: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),
+            wrapper: Vec::new(),
             ready: true,
         }
     }

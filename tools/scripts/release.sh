@@ -8,6 +8,7 @@ for program in ollama-fleet-operator kubectl-ollama; do
 	# Never into a file that may be running.
 	rm -f "dist/$program"
 	cp -L "target/release/$program" "dist/$program"
+	strip "dist/$program"
 	# A dynamic executable names its interpreter.
 	if LC_ALL=C grep -qaE '/ld-(linux|musl)[^/]*\.so' <(head -c 4096 "dist/$program"); then
 		die "dist/$program is not static"

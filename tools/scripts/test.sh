@@ -62,7 +62,7 @@ control_plane_tests() {
 
 python_tests() {
 	python3 -m unittest discover --start-directory plugins/fleet-metrics/tests --buffer || return 1
-	python3 -m py_compile tools/stack/*.py tools/scripts/*.py tools/demo/*.py tools/bench/*.py tests/*.py
+	python3 -m py_compile tools/stack/*.py tools/demo/*.py tools/bench/*.py tools/soak/*.py tools/scripts/*.py tests/*.py
 }
 
 lua_tests() {
@@ -99,6 +99,11 @@ release_tests() {
 	python3 tests/release.py dist/ollama-fleet-operator target/release/fleetsim
 }
 
+soak() {
+	OPERATOR_BIN=$CARGO_TARGET_DIR/debug/ollama-fleet-operator FLEETSIM_BIN=$CARGO_TARGET_DIR/debug/fleetsim \
+		SOAK_MINUTES=0.3 SOAK_SERVERS=100 python3 tools/soak/soak.py
+}
+
 demo() { DEMO_EXIT=1 python3 tools/demo/demo.py; }
 
 step "format (cargo fmt)" cargo fmt --all --check
@@ -118,6 +123,7 @@ step "unit tests" cargo test --quiet --locked --lib --bins
 step "tests of fleetsim" cargo test --quiet --locked --package fleetsim
 # They mostly wait, so there may be more of them than cores.
 step "integration tests" cargo test --quiet --locked --test integration -- --test-threads="${TEST_THREADS:-4}"
+step "soak, for some seconds" soak
 step "plain manifests" tools/scripts/manifests.sh
 step "demo" demo
 step "static binary" release_tests

@@ -1,6 +1,7 @@
 """The API server without kubectl: fast enough to create and watch thousands of objects. Standard library only."""
 
 import base64
+import calendar
 import http.client
 import json
 import re
@@ -52,10 +53,12 @@ class Watch:
 
     def __init__(self, api):
         self.ready = {}
-        self.revisions = {}
         # When a server was first Ready, and when Ready changed last.
         self.first_ready = {}
         self.changed = {}
+        # Of each object that changed since this was cleared: seconds that its status before had stood.
+        self.confirmed = {}
+        self._heartbeats = {}
         self._api = api
         self._version = json.loads(api.get(f"{Api.SERVERS}?limit=1"))["metadata"]["resourceVersion"]
         threading.Thread(target=self._run, daemon=True).start()
@@ -77,7 +80,8 @@ class Watch:
     def _see(self, server):
         now = time.monotonic()
         name = server["metadata"]["name"]
-        self._version = self.revisions[name] = server["metadata"]["resourceVersion"]
+        self._version = server["metadata"]["resourceVersion"]
+        self._confirm(name, server.get("status", {}).get("lastHeartbeatTime"))
         conditions = server.get("status", {}).get("conditions", [])
         ready = next((is_["status"] for is_ in conditions if is_["type"] == "Ready"), "Unknown")
         if ready == "True":
@@ -86,3 +90,11 @@ class Watch:
             # In this order: whoever sees the state finds its time.
             self.changed[name] = now
             self.ready[name] = ready
+
+    def _confirm(self, name, heartbeat):
+        if heartbeat:
+            # Whole seconds, in UTC.
+            at = calendar.timegm(time.strptime(heartbeat[:19], "%Y-%m-%dT%H:%M:%S"))
+            if name in self._heartbeats:
+                self.confirmed[name] = at - self._heartbeats[name]
+            self._heartbeats[name] = at

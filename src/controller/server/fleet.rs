@@ -144,8 +144,10 @@ impl Fleet {
             seen(&handle.newest, object.metadata.resource_version.as_deref());
             match &handle.shown {
                 None => {
-                    // Our own writes come back too; tasks compare what concerns them. The status is known already.
-                    let object = OllamaServer { status: None, ..object };
+                    // Our own writes come back too; tasks compare what concerns them. The status is known already, unless
+                    // another process wrote it: this one may have begun with a list that was out of date.
+                    let status = object.status.filter(|status| self.context.live.is_behind(&uid, status));
+                    let object = OllamaServer { status, ..object };
                     handle.object.send_replace(Arc::new(object));
                 }
                 Some(_) if self.leads => self.poll(&uid, object),

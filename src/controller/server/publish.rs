@@ -4,7 +4,7 @@
 use super::{
     assess::{Memory, Significance, significance},
     live::Snapshot,
-    schedule::Phase,
+    schedule::{HEARTBEAT, Phase},
     transition::Transition,
 };
 use crate::{
@@ -17,10 +17,7 @@ use crate::{
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
 use kube::ResourceExt;
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -43,8 +40,9 @@ pub struct Publisher {
     phase: Phase,
     /// What was last handed to the writer, or what the object said when this process began.
     published: Arc<OllamaServerStatus>,
-    /// Seconds since the Unix epoch of the last status that is known to stand in the object.
-    written_second: Arc<AtomicU64>,
+    /// When the last status that is known to stand in the object was written; `None`: never. Not by the wall clock,
+    /// which may jump.
+    written: Arc<Mutex<Option<Instant>>>,
     readings: Budget,
     rules: Budget,
 }
@@ -76,8 +74,7 @@ impl Budget {
 impl Publisher {
     /// `published` is what the object says as this begins.
     pub fn new(published: OllamaServerStatus, target: Target) -> Self {
-        let written =
-            published.last_heartbeat_time.as_ref().and_then(|time| u64::try_from(time.0.as_second()).ok());
+        let written = written_at(&published);
         let regarding = ObjectReference {
             api_version: Some(API_VERSION.to_owned()),
             kind: Some("OllamaServer".to_owned()),
@@ -91,7 +88,7 @@ impl Publisher {
             target,
             regarding,
             published: Arc::new(published),
-            written_second: Arc::new(AtomicU64::new(written.unwrap_or_default())),
+            written: Arc::new(Mutex::new(written)),
             readings: Budget::new(READINGS_BURST, READINGS_REFILL),
             rules: Budget::new(RULES_BURST, RULES_REFILL),
         }
@@ -104,14 +101,15 @@ impl Publisher {
 
     /// When the next heartbeat is due; `None` while nothing was ever written.
     pub fn heartbeat_at(&self) -> Option<Instant> {
-        let written = self.written_second.load(Ordering::Relaxed);
-        if written == 0 {
-            return None;
-        }
-        let due = Duration::from_secs(written) + self.phase.heartbeat_after();
-        let now =
-            Duration::try_from(Timestamp::now().duration_since(Timestamp::UNIX_EPOCH)).unwrap_or_default();
-        Some(Instant::now() + due.saturating_sub(now))
+        let written = *self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        written.map(|written| written + self.phase.heartbeat_after())
+    }
+
+    /// Goes on from a status that another process wrote.
+    pub fn resume(&mut self, context: &Context, published: OllamaServerStatus) {
+        context.writer.forget(&self.target.uid);
+        *self.written.lock().unwrap_or_else(PoisonError::into_inner) = written_at(&published);
+        self.published = Arc::new(published);
     }
 
     pub fn publish(
@@ -142,16 +140,22 @@ impl Publisher {
         // A status is made of numbers, strings and lists of them: it always has a JSON form.
         let Ok(status) = serde_json::to_value(&*memory.status) else { return };
         self.published = Arc::clone(&memory.status);
-        let second = Timestamp::now().as_second();
+        let written = Arc::clone(&self.written);
+        let note = move || *written.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         // Counted as written from now on; a failed write is tried again by the writer, not by a second one from here.
-        self.written_second.store(u64::try_from(second).unwrap_or_default(), Ordering::Relaxed);
-        let written = Arc::clone(&self.written_second);
-        let done = Box::new(move || {
-            let second = Timestamp::now().as_second();
-            written.store(u64::try_from(second).unwrap_or_default(), Ordering::Relaxed);
-        });
+        note();
+        let done = Box::new(note);
         context.writer.submit(self.target.clone(), object.metadata.generation, status, urgency, done);
     }
+}
+
+/// When a status that stands in the object was written, as this process's clock counts.
+fn written_at(status: &OllamaServerStatus) -> Option<Instant> {
+    let written = status.last_heartbeat_time.as_ref()?.0;
+    let age = Duration::try_from(Timestamp::now().duration_since(written)).unwrap_or_default();
+    // The clock counts from the start of the machine; what is older than that is due anyway.
+    let now = Instant::now();
+    Some(now.checked_sub(age.min(HEARTBEAT * 2)).unwrap_or(now))
 }
 
 /// What everybody who only reads gets to see. Of agents that are not asked there is nothing that is true now.

@@ -11,7 +11,7 @@ use super::{
     schedule::{Phase, Timing},
 };
 use crate::{
-    api::{OllamaServer, REQUESTED_AT, REQUESTED_AT_MAX},
+    api::{OllamaServer, OllamaServerStatus, REQUESTED_AT, REQUESTED_AT_MAX},
     controller::{
         context::Context,
         plugin::index::{ActivePlugin, PluginIndex},
@@ -147,7 +147,11 @@ impl ServerTask {
     }
 
     fn on_object(&mut self) {
-        let object = Arc::clone(&self.object.borrow_and_update());
+        let mut object = Arc::clone(&self.object.borrow_and_update());
+        if object.status.is_some() {
+            let status = Arc::make_mut(&mut object).status.take().unwrap_or_default();
+            self.resume(status);
+        }
         let spec_changed = object.spec != self.current.spec;
         let new_generation = object.metadata.generation != self.current.metadata.generation;
         let labels_changed = object.labels() != self.current.labels();
@@ -190,6 +194,16 @@ impl ServerTask {
         if self.request().is_some() && !self.round.is_running() {
             self.ask_at_once();
         }
+    }
+
+    /// Goes on from what another process wrote meanwhile: what is known here is older, and what waits to be written is
+    /// not about it.
+    fn resume(&mut self, status: OllamaServerStatus) {
+        self.memory = Memory::from_status(Some(status.clone()));
+        self.publisher.resume(&self.context, status);
+        self.round = Round::default();
+        self.agents.abandon();
+        self.show();
     }
 
     fn on_plugins(&mut self) {

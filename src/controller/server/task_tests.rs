@@ -5,6 +5,7 @@ use crate::{
     api::condition,
     args::PollArgs,
     controller::{
+        api_client::Hold,
         credentials::Secrets,
         event_queue::EventQueue,
         plugin::installed::Installed,
@@ -43,8 +44,8 @@ fn start(policy: &Arc<SharedPolicy>) -> (watch::Sender<Arc<OllamaServer>>, Live)
         prober: Prober::new(Arc::clone(policy), NameServers::System, Arc::clone(&metrics)).unwrap(),
         secrets: Secrets::new(client.clone(), Arc::clone(&metrics)),
         poll: Flags::parse_from(["x"]).poll,
-        writer: StatusWriter::new(client.clone(), leadership.clone(), Arc::clone(&metrics)),
-        events: EventQueue::new(client, leadership.clone(), Arc::clone(&metrics)),
+        writer: StatusWriter::new(client.clone(), Hold::default(), leadership.clone(), Arc::clone(&metrics)),
+        events: EventQueue::new(client, Hold::default(), leadership.clone(), Arc::clone(&metrics)),
         leadership,
         metrics,
         live: live.clone(),

@@ -3,9 +3,10 @@
 //! Server-side apply with our own field manager, forced, and with the newest resourceVersion seen for the object's
 //! UID, so that a recreated object of the same name refuses what was meant for the old one.
 
+use super::reduce::{Unknown, reduce};
 use crate::{
     api::{FleetPlugin, MANAGER, OllamaServer},
-    controller::api_failure::ApiFailure,
+    controller::{api_failure::ApiFailure, seldom::Seldom},
     metrics::Metrics,
     runtime::leader::{Leadership, Unwritten},
 };
@@ -15,6 +16,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use std::{
+    borrow::Cow,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -27,6 +29,8 @@ use tokio::time::{Instant, timeout};
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often a conflict is answered by reading again before the object's turn is over.
 const CONFLICTS_MAX: u32 = 3;
+/// How often a status is made smaller: each time without the fields that were named, and in the end the conditions alone.
+const REDUCTIONS_MAX: u32 = 6;
 
 /// The object that a status belongs to.
 #[derive(Clone, Debug)]
@@ -55,6 +59,13 @@ impl Kind {
     }
 }
 
+/// What is kept of refusals from one write to the next.
+#[derive(Debug, Default)]
+pub struct Refusals {
+    pub seldom: Seldom,
+    unknown: Unknown,
+}
+
 /// How a write ended.
 pub enum Outcome {
     Written,
@@ -70,16 +81,17 @@ pub async fn write(
     client: &Client,
     leadership: &Leadership,
     metrics: &Metrics,
+    refusals: &Refusals,
     target: &Target,
     generation: Option<i64>,
     status: &Value,
 ) -> Outcome {
     match target.kind {
         Kind::OllamaServer => {
-            write_as::<OllamaServer>(client, leadership, metrics, target, generation, status).await
+            write_as::<OllamaServer>(client, leadership, metrics, refusals, target, generation, status).await
         }
         Kind::FleetPlugin => {
-            write_as::<FleetPlugin>(client, leadership, metrics, target, generation, status).await
+            write_as::<FleetPlugin>(client, leadership, metrics, refusals, target, generation, status).await
         }
     }
 }
@@ -88,6 +100,7 @@ async fn write_as<K>(
     client: &Client,
     leadership: &Leadership,
     metrics: &Metrics,
+    refusals: &Refusals,
     target: &Target,
     generation: Option<i64>,
     status: &Value,
@@ -99,7 +112,10 @@ where
 {
     let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), &target.namespace);
     let params = PatchParams::apply(MANAGER).force();
-    for _ in 0..CONFLICTS_MAX {
+    let (mut conflicts, mut reductions) = (0, 0);
+    let known = refusals.unknown.without(target.kind, status);
+    let mut status = known.map_or(Cow::Borrowed(status), Cow::Owned);
+    while conflicts < CONFLICTS_MAX {
         let body = json!({
             "apiVersion": K::api_version(&()),
             "kind": K::kind(&()),
@@ -122,7 +138,18 @@ where
             Ok(Err(error)) => {
                 let failure = ApiFailure::of(&error);
                 if failure == ApiFailure::Refused {
-                    tracing::error!(kind = target.kind.as_str(), namespace = target.namespace, name = target.name, %error, "status write refused");
+                    if refusals.seldom.may_tell(target.kind.as_str()) {
+                        tracing::error!(kind = target.kind.as_str(), namespace = target.namespace, name = target.name, %error, "status write refused; is the CustomResourceDefinition older than the operator?");
+                    }
+                    if let (kube::Error::Api(refusal), true) = (&error, reductions < REDUCTIONS_MAX) {
+                        reductions += 1;
+                        refusals.unknown.learn(target.kind, refusal);
+                        if let Some(smaller) = reduce(&status, refusal, reductions == REDUCTIONS_MAX) {
+                            metrics.wrote(target.kind, failure.label());
+                            status = Cow::Owned(smaller);
+                            continue;
+                        }
+                    }
                 } else {
                     tracing::debug!(kind = target.kind.as_str(), namespace = target.namespace, name = target.name, %error, "status write failed");
                 }
@@ -136,6 +163,7 @@ where
             ApiFailure::Conflict => {}
             other => return Outcome::Failed(other),
         }
+        conflicts += 1;
         metrics.wrote(target.kind, failure.label());
         // Somebody changed the object since it was last seen. Another UID is another object; another generation
         // deserves another status, which its own watch event will bring.
@@ -146,7 +174,10 @@ where
                 {
                     return Outcome::Dropped;
                 }
-                seen(&target.newest, current.metadata.resource_version.as_deref());
+                // The object as it is now, whatever was seen before: after a restore of etcd versions are lower.
+                if let Some(number) = number(current.metadata.resource_version.as_deref()) {
+                    target.newest.store(number, Ordering::Relaxed);
+                }
             }
             Ok(Err(error)) if ApiFailure::of(&error) == ApiFailure::Gone => return Outcome::Dropped,
             Ok(Err(error)) => return Outcome::Failed(ApiFailure::of(&error)),
@@ -158,9 +189,13 @@ where
 
 /// Resource versions are compared as numbers, which Kubernetes promises since 1.35 and has always kept.
 pub fn seen(newest: &AtomicU64, resource_version: Option<&str>) {
-    if let Some(number) = resource_version.and_then(|text| text.parse().ok()) {
+    if let Some(number) = number(resource_version) {
         newest.fetch_max(number, Ordering::Relaxed);
     }
+}
+
+fn number(resource_version: Option<&str>) -> Option<u64> {
+    resource_version.and_then(|text| text.parse().ok())
 }
 
 #[cfg(test)]

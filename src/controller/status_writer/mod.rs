@@ -2,12 +2,13 @@
 //! heartbeats, and stays within the write budget. When the API server is away it waits; nothing else does.
 
 mod call;
+mod reduce;
 
 pub use call::{Kind, Target, seen};
 
-use super::api_failure::ApiFailure;
+use super::{api_client::Hold, api_failure::ApiFailure};
 use crate::{metrics::Metrics, runtime::Leadership};
-use call::{Outcome, write};
+use call::{Outcome, Refusals, write};
 use futures::FutureExt;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use kube::Client;
@@ -22,7 +23,7 @@ use std::{
 use tokio::{
     sync::Notify,
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -38,8 +39,6 @@ const REFUSED_LEAST: Duration = Duration::from_secs(5);
 const REFUSED_MOST: Duration = Duration::from_mins(5);
 /// The same where the operator lacks the right to write.
 const FORBIDDEN_MOST: Duration = Duration::from_secs(30);
-/// A missing right concerns every object; one line in this time tells of it.
-const FORBIDDEN_LOG: Duration = Duration::from_mins(1);
 /// What a stop waits for the writes that are under way or waiting.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -59,6 +58,8 @@ struct Job {
     status: Value,
     urgency: Urgency,
     refusals: u32,
+    /// Why it was not written yet, if that was tried.
+    failure: Option<ApiFailure>,
     written: Written,
 }
 
@@ -70,6 +71,8 @@ pub struct StatusWriter {
 
 struct Shared {
     client: Client,
+    hold: Hold,
+    refusals: Refusals,
     leadership: Leadership,
     metrics: Arc<Metrics>,
     queue: Mutex<Queue>,
@@ -97,6 +100,24 @@ impl Queue {
         queue.push_back(uid.to_owned());
     }
 
+    /// Puts everything in its queue again that pauses because the API server was away; how much that is.
+    fn retry_all(&mut self) -> usize {
+        let away = |job: &Job| {
+            matches!(job.failure, None | Some(ApiFailure::Unavailable | ApiFailure::Unauthenticated))
+        };
+        let waiting: Vec<String> =
+            self.jobs.iter().filter(|(_, job)| away(job)).map(|(uid, _)| uid.clone()).collect();
+        for uid in &waiting {
+            self.enqueue(uid);
+        }
+        waiting.len()
+    }
+
+    /// Statuses that wait, and those under way.
+    fn unwritten(&self) -> usize {
+        self.jobs.len() + self.in_flight.len()
+    }
+
     /// An object may stand in both queues, or in one after its job is done; then the entry is passed over.
     fn next(&mut self) -> Option<Job> {
         while let Some(uid) = self.transitions.pop_front().or_else(|| self.heartbeats.pop_front()) {
@@ -113,9 +134,17 @@ impl Queue {
 }
 
 impl StatusWriter {
-    pub fn new(client: Client, leadership: Leadership, metrics: Arc<Metrics>) -> Self {
-        let (queue, changed) = (Mutex::default(), Notify::new());
-        Self { shared: Arc::new(Shared { client, leadership, metrics, queue, changed }) }
+    pub fn new(client: Client, hold: Hold, leadership: Leadership, metrics: Arc<Metrics>) -> Self {
+        let shared = Shared {
+            client,
+            hold,
+            leadership,
+            refusals: Refusals::default(),
+            metrics,
+            queue: Mutex::default(),
+            changed: Notify::new(),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Asks for a write. A status of the same object that still waits is replaced: the newest is the truth.
@@ -130,8 +159,12 @@ impl StatusWriter {
         let uid = target.uid.clone();
         let mut queue = self.shared.lock();
         let urgency = queue.jobs.get(&uid).map_or(urgency, |waiting| waiting.urgency.max(urgency));
-        let replaced =
-            queue.jobs.insert(uid.clone(), Job { target, generation, status, urgency, refusals: 0, written });
+        // What was refused of this generation will be again.
+        let waiting = queue.jobs.get(&uid).filter(|waiting| waiting.generation == generation);
+        let (refusals, failure) = waiting.map_or((0, None), |waiting| (waiting.refusals, waiting.failure));
+        let replaced = queue
+            .jobs
+            .insert(uid.clone(), Job { target, generation, status, urgency, refusals, failure, written });
         // One that waits stands in the queue already, or was refused and pauses: a new generation need not share that.
         if replaced.is_none_or(|replaced| replaced.urgency < urgency || replaced.generation != generation) {
             queue.enqueue(&uid);
@@ -153,20 +186,16 @@ impl StatusWriter {
     /// Writes until the token is cancelled, and then what is waiting, for at most 5 s.
     pub async fn run(self, shutdown: CancellationToken) {
         let limiter = RateLimiter::direct(Quota::per_second(WRITES_PER_SECOND));
-        let mut drive = Drive {
-            shared: self.shared,
-            limiter,
-            running: JoinSet::new(),
-            pause: None,
-            pauses: 0,
-            forbidden_logged: None,
-        };
+        let mut drive =
+            Drive { shared: self.shared, limiter, running: JoinSet::new(), pause: None, pauses: 0 };
         tokio::select! {
             () = drive.forever() => {}
             () = shutdown.cancelled() => {}
         }
-        if timeout(DRAIN_TIMEOUT, drive.drain()).await.is_err() {
-            tracing::warn!(waiting = drive.shared.lock().jobs.len(), "stopping with statuses unwritten");
+        let _ = timeout(DRAIN_TIMEOUT, drive.drain()).await;
+        let waiting = { drive.shared.lock().unwritten() };
+        if waiting > 0 {
+            tracing::warn!(waiting, "stopping with statuses unwritten");
         }
     }
 }
@@ -183,15 +212,13 @@ struct Drive {
     running: JoinSet<(Job, Outcome)>,
     pause: Option<Instant>,
     pauses: u32,
-    /// When a missing right was last told.
-    forbidden_logged: Option<Instant>,
 }
 
 impl Drive {
     async fn forever(&mut self) {
         loop {
             self.settle_finished();
-            if self.running.len() < IN_FLIGHT_MAX && self.start_next().await {
+            if self.running.len() < self.in_flight_most() && self.start_next().await {
                 continue;
             }
             let shared = Arc::clone(&self.shared);
@@ -203,16 +230,23 @@ impl Drive {
     }
 
     async fn drain(&mut self) {
+        self.shared.lock().retry_all();
         loop {
             self.settle_finished();
-            if self.running.len() < IN_FLIGHT_MAX && self.start_next().await {
+            if self.running.len() < self.in_flight_most() && self.start_next().await {
                 continue;
             }
             match self.running.join_next().await {
                 Some(finished) => self.settle(finished.ok()),
-                None => return,
+                None if self.shared.lock().retry_all() == 0 => return,
+                None => sleep(PAUSE_LEAST).await,
             }
         }
+    }
+
+    /// One that finds out whether the API server is well again, and then all.
+    fn in_flight_most(&self) -> usize {
+        if self.pauses > 0 { 1 } else { IN_FLIGHT_MAX }
     }
 
     /// Whether a write was begun. Waits for the pause and the budget only when something is waiting.
@@ -224,7 +258,7 @@ impl Drive {
         if !waiting {
             return false;
         }
-        if let Some(until) = self.pause.take() {
+        if let Some(until) = self.pause.take().max(self.shared.hold.until()) {
             sleep_until(until).await;
         }
         self.limiter.until_ready().await;
@@ -232,8 +266,8 @@ impl Drive {
         let shared = Arc::clone(&self.shared);
         self.running.spawn(async move {
             let Job { target, generation, status, .. } = &job;
-            let Shared { client, leadership, metrics, .. } = &*shared;
-            let call = write(client, leadership, metrics, target, *generation, status);
+            let Shared { client, leadership, metrics, refusals, .. } = &*shared;
+            let call = write(client, leadership, metrics, refusals, target, *generation, status);
             let attempt = AssertUnwindSafe(call).catch_unwind();
             // A bug loses this one status, and not its object's place in the queue.
             let outcome = attempt.await.unwrap_or_else(|_| {
@@ -274,31 +308,37 @@ impl Drive {
             Outcome::NotLeading => self.shared.metrics.wrote(kind, "not_leading"),
             Outcome::Failed(failure) => {
                 self.shared.metrics.wrote(kind, failure.label());
-                if failure == ApiFailure::Forbidden
-                    && self.forbidden_logged.is_none_or(|at| at.elapsed() >= FORBIDDEN_LOG)
+                if matches!(failure, ApiFailure::Forbidden | ApiFailure::Unauthenticated)
+                    && self.shared.refusals.seldom.may_tell(failure.label())
                 {
-                    self.forbidden_logged = Some(Instant::now());
                     let namespace = &job.target.namespace;
                     tracing::error!(
                         kind = kind.as_str(),
                         namespace,
+                        reason = failure.label(),
                         "no right to write status, trying again"
                     );
                 }
-                if failure == ApiFailure::Unavailable {
+                if matches!(failure, ApiFailure::Unavailable | ApiFailure::Unauthenticated)
+                    && self.pause.is_none_or(|until| until <= Instant::now())
+                {
+                    // Several that fail together are one failure.
                     self.pause = Some(Instant::now() + doubled(PAUSE_LEAST, PAUSE_MOST, self.pauses));
                     self.pauses = self.pauses.saturating_add(1);
-                    // A newer status that came meanwhile takes this one's place.
-                    queue.jobs.entry(uid.clone()).or_insert(job);
-                } else if !queue.jobs.contains_key(&uid) {
+                }
+                // A newer status that came meanwhile takes this one's place.
+                if !queue.jobs.contains_key(&uid) {
                     // Somebody edits the object faster than it can be read and written; they will pause for breath.
                     let wait = match failure {
-                        ApiFailure::Conflict => doubled(PAUSE_LEAST, PAUSE_MOST, job.refusals),
+                        ApiFailure::Conflict | ApiFailure::Unavailable | ApiFailure::Unauthenticated => {
+                            doubled(PAUSE_LEAST, PAUSE_MOST, job.refusals)
+                        }
                         // Rights come back by themselves, and then nobody should wait long.
                         ApiFailure::Forbidden => doubled(REFUSED_LEAST, FORBIDDEN_MOST, job.refusals),
                         _ => doubled(REFUSED_LEAST, REFUSED_MOST, job.refusals),
                     };
                     job.refusals = job.refusals.saturating_add(1);
+                    job.failure = Some(failure);
                     queue.jobs.insert(uid.clone(), job);
                     drop(queue);
                     self.enqueue_later(uid, wait);
@@ -312,7 +352,7 @@ impl Drive {
     fn enqueue_later(&self, uid: String, wait: Duration) {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
-            tokio::time::sleep(wait).await;
+            sleep(wait).await;
             shared.lock().enqueue(&uid);
             shared.changed.notify_one();
         });
@@ -326,10 +366,57 @@ fn doubled(least: Duration, most: Duration, times: u32) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::controller::server::live::Live;
+    use serde_json::json;
 
     #[test]
     fn pauses_double_up_to_their_bound() {
         let pauses: Vec<_> = (0..7).map(|n| doubled(PAUSE_LEAST, PAUSE_MOST, n).as_millis()).collect();
         assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 4000, 4000]);
+    }
+
+    /// A bug in writing one status costs that one: the next of the same object, and the others, are written.
+    #[tokio::test(start_paused = true)]
+    async fn a_bug_in_one_write_costs_one_write() {
+        let asked = Arc::new(Mutex::new(Vec::new()));
+        let book = Arc::clone(&asked);
+        let service = tower::service_fn(move |request: axum::http::Request<kube::client::Body>| {
+            let path = request.uri().path().to_owned();
+            book.lock().unwrap().push(path.rsplit('/').nth(1).unwrap_or_default().to_owned());
+            let first = book.lock().unwrap().len() == 1;
+            async move {
+                assert!(!first, "a bug");
+                let object = json!({"apiVersion": "v", "kind": "k", "metadata": {"resourceVersion": "9"}});
+                axum::http::Response::builder().body(axum::body::Body::from(object.to_string()))
+            }
+        });
+        let metrics = Metrics::new(&Live::default(), 1, &Leadership::always());
+        let writer = StatusWriter::new(
+            Client::new(service, "d"),
+            Hold::default(),
+            Leadership::always(),
+            Arc::clone(&metrics),
+        );
+        let running = tokio::spawn(writer.clone().run(CancellationToken::new()));
+        let submit = |name: &str| {
+            let newest = Arc::default();
+            let target = Target {
+                kind: Kind::OllamaServer,
+                namespace: "n".into(),
+                name: name.into(),
+                uid: name.into(),
+                newest,
+            };
+            writer.submit(target, None, json!({}), Urgency::Transition, Box::new(|| {}));
+        };
+        for name in ["a", "b", "a"] {
+            submit(name);
+            sleep(Duration::from_secs(1)).await;
+        }
+        assert_eq!(*asked.lock().unwrap(), ["a", "b", "a"]);
+        assert!(!running.is_finished());
+        let text = metrics.expose();
+        assert!(text.contains("ollama_fleet_panics_total 1\n"), "{text}");
+        assert!(text.contains(r#"outcome="written"} 2"#), "{text}");
     }
 }

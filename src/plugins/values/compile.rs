@@ -1,6 +1,6 @@
 //! From the values of a spec to values that can be applied to answers, or to an error that names the value. Pure.
 
-use super::{CompiledValue, CompiledValues, Source};
+use super::{CompiledValue, CompiledValues, Source, path::Path};
 use crate::{
     api::fleet_plugin::{Agent, AgentFormat, Reading, Value as ValueSpec, ValueType},
     plugins::{
@@ -8,7 +8,6 @@ use crate::{
         path_cost,
     },
 };
-use serde_json_path::JsonPath;
 
 /// Bytes of all JSON paths of one plugin: 200 of ordinary length. Compiled they take some 35 times as much memory, for
 /// each plugin of the cluster.
@@ -150,7 +149,7 @@ fn source(spec: &ValueSpec, format: AgentFormat, earlier: &[CompiledValue]) -> R
     }
 }
 
-fn json_path(spec: &ValueSpec, path: &str) -> Result<JsonPath, ValueError> {
+fn json_path(spec: &ValueSpec, path: &str) -> Result<Path, ValueError> {
     let error = |position, message: &str| ValueError::Path {
         value: spec.name.clone(),
         path: harmless(path),
@@ -158,7 +157,7 @@ fn json_path(spec: &ValueSpec, path: &str) -> Result<JsonPath, ValueError> {
         message: message.to_owned(),
     };
     path_cost::cost(path).map_err(|(position, message)| error(position, message))?;
-    JsonPath::parse(path).map_err(|found| error(found.position(), found.message()))
+    Path::parse(path).map_err(|found| error(found.position(), found.message()))
 }
 
 /// A path as a message may show it, with escapes for what would steer a terminal.

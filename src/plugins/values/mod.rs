@@ -6,6 +6,7 @@
 //! rules work with what came out of that, which is what people see in status.
 
 mod compile;
+mod path;
 mod scalar;
 mod unnamed;
 
@@ -25,8 +26,8 @@ use crate::{
     },
     probe::Failure,
 };
+use path::Path;
 use serde_json::Value as Json;
-use serde_json_path::JsonPath;
 use std::{
     cell::OnceCell,
     collections::{BTreeMap, HashMap},
@@ -53,7 +54,7 @@ struct CompiledValue {
 
 #[derive(Debug)]
 enum Source {
-    Paths(Vec<JsonPath>),
+    Paths(Vec<Path>),
     Metric(Metric),
     Expression(Expression),
 }
@@ -158,15 +159,14 @@ struct Extraction<'a> {
 
 impl Extraction<'_> {
     /// The first path with a usable match counts.
-    fn json(&mut self, index: usize, value: &CompiledValue, paths: &[JsonPath], answer: &Json) {
+    fn json(&mut self, index: usize, value: &CompiledValue, paths: &[Path], answer: &Json) {
         if value.rate {
             let scalar = self.json_rate(index, value, paths, answer);
             self.keep(value, scalar);
             return;
         }
         let scalar = paths.iter().find_map(|path| {
-            let matches = path.query(answer);
-            let mut nodes = matches.iter().copied();
+            let mut nodes = path.query(answer);
             match value.type_ {
                 ValueType::Integer => value.number(nodes.filter_map(Json::as_f64)),
                 ValueType::Boolean => {
@@ -191,14 +191,14 @@ impl Extraction<'_> {
         &mut self,
         index: usize,
         value: &CompiledValue,
-        paths: &[JsonPath],
+        paths: &[Path],
         answer: &Json,
     ) -> Option<Scalar> {
         let places = self.places.get_or_init(|| places(answer));
         let numbers = paths.iter().find_map(|path| {
-            let matches = path.query(answer);
-            let numbers =
-                matches.iter().filter_map(|node| Some((*places.get(&ptr::from_ref(*node))?, node.as_f64()?)));
+            let numbers = path
+                .query(answer)
+                .filter_map(|node| Some((*places.get(&ptr::from_ref(node))?, node.as_f64()?)));
             Some(numbers.collect::<Vec<(u64, f64)>>()).filter(|numbers| !numbers.is_empty())
         })?;
         self.anything = true;

@@ -14,7 +14,7 @@ impl Failure {
             Error::InvalidMessage(
                 InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion,
             ) => Self::TlsNotSpoken,
-            _ => Self::TlsFailed,
+            _ => Self::TlsHandshake,
         }
     }
 
@@ -34,7 +34,8 @@ fn of_certificate(error: &CertificateError) -> Failure {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             Failure::TlsWrongName
         }
-        CertificateError::UnknownIssuer => Failure::TlsUnknownIssuer,
+        // A wrong signature is an authority's that has the known one's name and another key: one that was made anew.
+        CertificateError::UnknownIssuer | CertificateError::BadSignature => Failure::TlsUnknownIssuer,
         _ => Failure::TlsBadCertificate,
     }
 }
@@ -54,7 +55,7 @@ fn of_alert(alert: Alert) -> Failure {
         Alert::ProtocolVersion | Alert::InsufficientSecurity => Failure::TlsVersion,
         Alert::UnrecognisedName => Failure::TlsWrongName,
         // Among them the handshake failure that old servers send for all of the above.
-        _ => Failure::TlsFailed,
+        _ => Failure::TlsHandshake,
     }
 }
 
@@ -69,6 +70,7 @@ mod tests {
     #[case(Error::InvalidCertificate(CertificateError::NotValidYet), Failure::TlsNotYetValid)]
     #[case(Error::InvalidCertificate(CertificateError::NotValidForName), Failure::TlsWrongName)]
     #[case(Error::InvalidCertificate(CertificateError::UnknownIssuer), Failure::TlsUnknownIssuer)]
+    #[case(Error::InvalidCertificate(CertificateError::BadSignature), Failure::TlsUnknownIssuer)]
     #[case(Error::InvalidCertificate(CertificateError::Revoked), Failure::TlsBadCertificate)]
     #[case(Error::InvalidCertificate(CertificateError::BadEncoding), Failure::TlsBadCertificate)]
     #[case(Error::InvalidCertificate(CertificateError::InvalidPurpose), Failure::TlsBadCertificate)]
@@ -77,16 +79,16 @@ mod tests {
     #[case(Error::AlertReceived(Alert::CertificateExpired), Failure::TlsIdentityRefused)]
     #[case(Error::AlertReceived(Alert::ProtocolVersion), Failure::TlsVersion)]
     #[case(Error::AlertReceived(Alert::UnrecognisedName), Failure::TlsWrongName)]
-    #[case(Error::AlertReceived(Alert::HandshakeFailure), Failure::TlsFailed)]
-    #[case(Error::AlertReceived(Alert::Unknown(250)), Failure::TlsFailed)]
+    #[case(Error::AlertReceived(Alert::HandshakeFailure), Failure::TlsHandshake)]
+    #[case(Error::AlertReceived(Alert::Unknown(250)), Failure::TlsHandshake)]
     #[case(
         Error::PeerIncompatible(PeerIncompatible::ServerSentHelloRetryRequestWithUnknownExtension),
         Failure::TlsVersion
     )]
-    #[case(Error::PeerMisbehaved(PeerMisbehaved::TooManyEmptyFragments), Failure::TlsFailed)]
+    #[case(Error::PeerMisbehaved(PeerMisbehaved::TooManyEmptyFragments), Failure::TlsHandshake)]
     #[case(Error::InvalidMessage(InvalidMessage::InvalidContentType), Failure::TlsNotSpoken)]
-    #[case(Error::InvalidMessage(InvalidMessage::MessageTooShort), Failure::TlsFailed)]
-    #[case(Error::General("x".into()), Failure::TlsFailed)]
+    #[case(Error::InvalidMessage(InvalidMessage::MessageTooShort), Failure::TlsHandshake)]
+    #[case(Error::General("x".into()), Failure::TlsHandshake)]
     fn each_error_is_something_to_do(#[case] error: Error, #[case] class: Failure) {
         assert_eq!(Failure::of_tls(&error), class);
     }

@@ -155,3 +155,7 @@ macro_rules! by_digest {
 
 by_digest!(Authorities, |self| self.roots.len());
 by_digest!(Identity, |self| self.certified.cert.len());
+
+#[cfg(test)]
+#[path = "material_tests.rs"]
+mod tests;

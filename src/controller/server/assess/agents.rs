@@ -1,9 +1,9 @@
 //! What the agents said: state of each plugin on this server, and readings of the machine.
 
 use super::{
-    inventory::bytes,
     memory::Memory,
     rules::{self, RuleMemory},
+    size::{AtMost, bytes},
 };
 use crate::{
     api::{
@@ -141,7 +141,7 @@ impl AgentMemory {
                         .as_deref()
                         .and_then(|reason| Failure::from_report(reason, report.message.as_deref())),
                     last_success: report.last_success_time.clone(),
-                    values: Arc::new(report.values.clone()),
+                    values: Arc::clone(&report.values),
                     rules: rules::from_status(status, report),
                     ..Self::default()
                 };
@@ -259,12 +259,20 @@ pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
         plans.iter().map(|plan| report(plan, memory, &without_room)).collect();
     reports.sort_by(|a, b| a.name.cmp(&b.name));
     reports.truncate(PLUGINS_MAX);
-    // Agents of strangers must not make the object larger than it may be; metrics have every reading anyway.
+    bound(&mut reports);
+    memory.status_mut().plugins = (!reports.is_empty()).then_some(reports);
+}
+
+/// Agents of strangers must not make the object larger than it may be; metrics have every reading anyway.
+fn bound(reports: &mut [PluginReport]) {
+    if reports.iter().map(AtMost::at_most).sum::<usize>() <= VALUES_BYTES_MAX.min(RULES_BYTES_MAX) {
+        return;
+    }
     let (mut room, mut rules_room) = (VALUES_BYTES_MAX, RULES_BYTES_MAX);
-    for report in &mut reports {
-        match room.checked_sub(bytes(&report.values)) {
+    for report in reports {
+        match room.checked_sub(bytes(&*report.values)) {
             Some(left) => room = left,
-            None => report.values.clear(),
+            None => report.values = Arc::default(),
         }
         let told = bytes(&report.active_rules) + report.message.as_ref().map_or(0, String::len);
         if let Some(left) = rules_room.checked_sub(told) {
@@ -274,7 +282,6 @@ pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
             report.message = None;
         }
     }
-    memory.status_mut().plugins = (!reports.is_empty()).then_some(reports);
 }
 
 fn report(plan: &AgentPlan, memory: &Memory, without_room: &BTreeSet<&str>) -> PluginReport {
@@ -308,7 +315,7 @@ fn report(plan: &AgentPlan, memory: &Memory, without_room: &BTreeSet<&str>) -> P
         reason: reason.map(str::to_owned),
         message,
         last_success_time: agent.last_success.clone(),
-        values: BTreeMap::clone(&agent.values),
+        values: Arc::clone(&agent.values),
         active_rules: rules::active(&agent.rules),
     }
 }

@@ -1,6 +1,9 @@
 //! What the host has: version, models on disk, models in memory; and how that differs from what was known.
 
-use super::memory::Memory;
+use super::{
+    memory::Memory,
+    size::{AtMost, bytes},
+};
 use crate::{
     api::{
         OllamaServerStatus,
@@ -68,7 +71,10 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
         status.version = Some(version);
     }
     if let Part::Known(seen) = report.loaded {
-        let listed = fitting(seen.iter().take(LOADED_MODELS_MAX).map(loaded_model), LOADED_BYTES_MAX);
+        let mut listed: Vec<_> = seen.iter().take(LOADED_MODELS_MAX).map(loaded_model).collect();
+        if listed.as_slice().at_most() > LOADED_BYTES_MAX {
+            listed = fitting(listed.into_iter(), LOADED_BYTES_MAX);
+        }
         let all = i32::try_from(seen.len()).ok();
         if let Some(known) = &status.loaded_models {
             let old = Names {
@@ -98,7 +104,10 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
         status.model_count = i32::try_from(seen.len()).ok();
         status.model_size = total(seen.iter().map(|model| model.size));
         status.models_omitted = i32::try_from(omitted).ok().filter(|omitted| *omitted > 0);
-        status.models = Some(listed);
+        // The same list is not kept twice.
+        if status.models.as_deref() != Some(&listed) {
+            status.models = Some(listed.into());
+        }
     }
 }
 
@@ -156,16 +165,24 @@ fn total(sizes: impl Iterator<Item = Option<u64>>) -> Option<Quantity> {
 
 /// Lets the list of models give way to what agents have said since it was made, and to `more` bytes of conditions.
 pub fn make_room(memory: &mut Memory, more: usize) {
+    let OllamaServerStatus { models, loaded_models, plugins, .. } = &*memory.status;
+    let Some(models) = models else { return };
+    let beside =
+        loaded_models.as_deref().map_or(0, AtMost::at_most) + plugins.as_deref().map_or(0, AtMost::at_most);
+    // Models never give way to more than what is there beside them.
+    if models.at_most() + beside + more <= MODELS_BYTES_MAX {
+        return;
+    }
     let status = memory.status_mut();
     let room = room_for_models(status, more);
     let Some(listed) = status.models.take() else { return };
     let before = listed.len();
-    let fitting = fitting(listed.into_iter(), room);
+    let fitting = fitting(listed.iter(), room);
     let cut = i32::try_from(before - fitting.len()).unwrap_or(i32::MAX);
     if cut > 0 {
         status.models_omitted = Some(status.models_omitted.unwrap_or(0).saturating_add(cut));
     }
-    status.models = Some(fitting);
+    status.models = Some(if cut > 0 { fitting.into_iter().cloned().collect() } else { listed });
 }
 
 fn room_for_models(status: &OllamaServerStatus, more: usize) -> usize {
@@ -183,12 +200,6 @@ fn fitting<T: Serialize>(entries: impl Iterator<Item = T>, room: usize) -> Vec<T
             spent <= room
         })
         .collect()
-}
-
-/// Bytes of a value in the object.
-pub fn bytes(value: &impl Serialize) -> usize {
-    // What cannot be written takes all the room there is.
-    serde_json::to_vec(value).map_or(usize::MAX / 4, |json| json.len())
 }
 
 fn model(seen: &ModelSeen) -> Model {

@@ -9,6 +9,7 @@ mod pressure;
 mod reach;
 mod rules;
 mod significance;
+mod size;
 
 #[cfg(test)]
 mod tests;
@@ -25,7 +26,10 @@ use crate::{
     api::{REQUESTED_AT_MAX, condition, endpoint::Endpoint, ollama_server::OllamaServerSpec},
     probe::{HostOutcome, text::clean},
 };
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::Time,
+    jiff::{SignedDuration, Timestamp},
+};
 use std::collections::BTreeMap;
 
 /// What is wanted of a server, as it stands now.
@@ -64,6 +68,10 @@ pub struct Assessment {
     pub transitions: Vec<Transition>,
 }
 
+/// A clock that is set back by less than this is waited for: summer time, or a machine that was ahead. Longer, and
+/// durations that are measured meanwhile would be too wrong.
+const SET_BACK_MOST: SignedDuration = SignedDuration::from_mins(90);
+
 /// The one decision about a server.
 pub fn assess(
     mut memory: Memory,
@@ -71,11 +79,12 @@ pub fn assess(
     observation: Observation,
     now: Timestamp,
 ) -> Assessment {
-    let now = Time(now);
+    let clock = now;
+    let now = Time(not_before(memory.status.last_heartbeat_time.as_ref(), now));
     let mut transitions = Vec::new();
     let was_in_maintenance = condition::find(&memory.status.conditions, condition::READY)
         .is_some_and(|ready| ready.reason == "Maintenance");
-    let in_maintenance = maintenance(subject.spec, now.0).is_some();
+    let in_maintenance = maintenance(subject.spec, clock).is_some();
 
     adopt(&mut memory, subject);
     if let (Observation::Poll { host, agents, requested }, Ok(accepted)) = (observation, subject.acceptance) {
@@ -122,6 +131,15 @@ pub fn assess(
         transitions.retain(|transition| !transition.event().warning);
     }
     Assessment { memory, transitions }
+}
+
+/// The time, or the last one that was told if the clock has been set back since: times of a status do not run
+/// backwards. A last time that lies far ahead was itself wrong.
+fn not_before(told: Option<&Time>, now: Timestamp) -> Timestamp {
+    match told {
+        Some(Time(told)) if *told > now && *told <= now + SET_BACK_MOST => *told,
+        _ => now,
+    }
 }
 
 /// Takes note of what the spec now says: another host is another server, of which nothing is known yet.
