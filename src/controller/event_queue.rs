@@ -61,10 +61,10 @@ struct Queued {
     regarding: ObjectReference,
     text: EventText,
     urgent: bool,
-    /// How often it was forbidden.
-    forbidden: u32,
     /// The request that was sent and not answered: the next try is the same.
     attempt: Option<Attempt>,
+    /// How often it was forbidden.
+    forbidden: u32,
 }
 
 #[derive(Default)]
@@ -113,7 +113,7 @@ impl EventQueue {
         let accepted = self
             .shared
             .lock()
-            .accept(Queued { regarding, text, urgent, forbidden: 0, attempt: None }, Instant::now());
+            .accept(Queued { regarding, text, urgent, attempt: None, forbidden: 0 }, Instant::now());
         if accepted {
             self.shared.changed.notify_one();
         } else {
@@ -211,16 +211,16 @@ impl State {
         true
     }
 
-    /// Keeps what was forbidden for another try, which holds nobody up; false if it has had them all.
-    fn forbidden(&mut self, mut queued: Queued, now: Instant) -> bool {
+    /// Keeps what was forbidden for another try, which holds nobody up; gives it back if it has had them all.
+    fn forbidden(&mut self, mut queued: Queued, now: Instant) -> Option<Queued> {
         if queued.forbidden >= FORBIDDEN_TRIES || self.depth() >= QUEUE_MAX {
-            return false;
+            return Some(queued);
         }
         self.sequence += 1;
         let ready = now + FORBIDDEN_WAIT * (1 << queued.forbidden);
         queued.forbidden += 1;
         self.held.insert((ready, self.sequence), queued);
-        true
+        None
     }
 
     fn push(&mut self, queued: Queued) {
@@ -288,15 +288,15 @@ impl Shared {
                 self.series().forget(&queued.regarding, &queued.text);
                 (None, false)
             }
-            (ApiFailure::Forbidden, _) => {
+            // An API server that has just started forbids what it allows a moment later.
+            (ApiFailure::Forbidden, attempt) => {
+                queued.attempt = Some(attempt);
+                let Some(queued) = self.lock().forbidden(queued, Instant::now()) else { return true };
                 self.series().forget(&queued.regarding, &queued.text);
-                queued.attempt = None;
-                if !self.lock().forbidden(queued, Instant::now()) {
-                    self.metrics.event(ApiFailure::Forbidden.label());
-                }
+                self.metrics.event(ApiFailure::Forbidden.label());
                 return true;
             }
-            // The namespace is going: another try would only hold up the others.
+            // The namespace is going, or it is refused: another try would only hold up the others.
             (other, _) => {
                 self.series().forget(&queued.regarding, &queued.text);
                 self.metrics.event(other.label());
@@ -343,7 +343,6 @@ mod tests {
 
     fn queued(uid: &str, urgent: bool) -> Queued {
         Queued {
-            forbidden: 0,
             regarding: ObjectReference { uid: Some(uid.into()), ..ObjectReference::default() },
             text: EventText {
                 reason: "ModelLoaded".into(),
@@ -353,6 +352,7 @@ mod tests {
             },
             urgent,
             attempt: None,
+            forbidden: 0,
         }
     }
 
@@ -389,7 +389,7 @@ mod tests {
         let (mut now, mut tries) = (start, 1);
         loop {
             let again = state.next(now).unwrap();
-            if !state.forbidden(again, now) {
+            if state.forbidden(again, now).is_some() {
                 break;
             }
             assert!(state.accept(queued("b", false), now), "another one goes at once");

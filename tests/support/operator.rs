@@ -105,15 +105,8 @@ impl Builder {
         flags
     }
 
-    /// The command, for tests of what the operator does before it talks to the API server.
-    pub fn command(&self) -> Command {
-        match &self.identity {
-            Identity::Kubeconfig(file) => self.command_as(file),
-            Identity::Chart { admin, .. } => self.command_as(admin),
-        }
-    }
-
-    fn command_as(&self, kubeconfig: &Path) -> Command {
+    /// The command, for tests of what the operator does before it listens.
+    pub fn command(&self, kubeconfig: &Path) -> Command {
         let mut command = match self.wrapper.split_first() {
             Some((program, args)) => {
                 let mut command = Command::new(program);
@@ -146,7 +139,7 @@ impl Builder {
         };
         let folder = tempfile::Builder::new().prefix("operator-").tempdir().unwrap();
         let log = folder.path().join("stderr");
-        let process = Process::start(self.command_as(&kubeconfig).stderr(File::create(&log).unwrap()));
+        let process = Process::start(self.command(&kubeconfig).stderr(File::create(&log).unwrap()));
         let mut operator = Operator { process, folder, health: String::new(), api: String::new() };
         let listening = eventually(START_LIMIT, "the operator listens", async || {
             if let Some(status) = operator.process.status() {

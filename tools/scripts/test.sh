@@ -62,7 +62,7 @@ control_plane_tests() {
 
 python_tests() {
 	python3 -m unittest discover --start-directory plugins/fleet-metrics/tests --buffer || return 1
-	python3 -m py_compile tools/stack/*.py tools/demo/*.py tools/bench/*.py tools/soak/*.py tools/scripts/*.py tests/*.py
+	python3 -m py_compile tools/stack/*.py tools/scripts/*.py tools/demo/*.py tools/bench/*.py tools/soak/*.py tests/*.py
 }
 
 lua_tests() {
