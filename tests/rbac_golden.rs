@@ -15,7 +15,7 @@ const CASES: [(&str, &[&str]); 9] = [
     ("watch-namespaces", &["watchNamespaces={team-a,team-b}"]),
     ("secret-namespaces", &["secretNamespaces={team-a,team-b}"]),
     ("no-secrets", &["secretNamespaces=[]"]),
-    ("leader-election", &["replicaCount=2", "extraArgs={--leader-elect}"]),
+    ("leader-election", &["replicaCount=2"]),
     ("no-rbac", &["rbac.create=false"]),
     ("no-aggregation", &["rbac.aggregate=false"]),
     ("own-account", &["serviceAccount.create=false", "serviceAccount.name=mine", "watchNamespaces={team-a}"]),

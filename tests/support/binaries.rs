@@ -38,10 +38,11 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Whether there is a test `file::name`, for documents that name tests; what is wrong, if not.
+/// Whether there is a test `file::name` or `folder::file::name`, for documents that name tests; what is wrong, if not.
 pub fn test_is_there(name: &str) -> Result<(), String> {
     let tests = repository().join("tests");
-    let (file, test) = name.split_once("::").ok_or_else(|| format!("{name} is no file::test"))?;
+    let (file, test) = name.rsplit_once("::").ok_or_else(|| format!("{name} is no file::test"))?;
+    let file = file.replace("::", "/");
     let source = [format!("{file}.rs"), format!("{file}/mod.rs")];
     let source = source.iter().find_map(|source| std::fs::read_to_string(tests.join(source)).ok());
     let source = source.ok_or_else(|| format!("there is no file {file}"))?;

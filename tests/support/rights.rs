@@ -60,7 +60,7 @@ impl Reach {
             let mut args = vec!["template", ACCOUNT, CHART, "-f", VALUES, "-n", HOME, "--set", &secrets];
             // Two releases: the cluster-wide objects of one would replace those of the other.
             let release = format!("fullnameOverride={}", self.account());
-            args.extend(["--set", &release]);
+            args.extend(["--set", &release, "--set", "leaderElection.enabled=true"]);
             if self == Self::Namespaces {
                 args.extend(["--set", &watched]);
             }
