@@ -11,8 +11,8 @@
 //! | 6 | one failed answer emptied the list of models, and a restart told of all of them | `models::a_failing_endpoint_never_empties_a_list`, `quiet::a_restart_is_no_news` |
 //! | 7 | one failed poll took a server out of use | `server_lifecycle::a_single_failure_is_no_verdict` |
 //! | 8 | edits and removals were not followed | `server_lifecycle::nothing_of_the_old_host_stands_under_the_new_one`, `server_lifecycle::a_deleted_server_vanishes`, `server_lifecycle::a_shorter_interval_applies_at_once`; what an old configuration becomes: tests/import.rs |
-//! | 9 | a body that stalled held the poll while others piled up; bodies had no limit | `old_defects::row_09_a_body_that_stalls_piles_nothing_up`, `hostile_hosts::every_fault_of_a_host_becomes_its_reason_and_delays_no_other_host`, `hostile_agents::whatever_an_agent_answers_is_its_plugins_own_affair` |
-//! | 10 | the greeting alone decided who is online | `old_defects::row_10_the_api_decides_and_not_the_greeting`, `hostile_hosts::a_host_that_was_never_well_gets_its_verdict_too` |
+//! | 9 | a body that stalled held the poll while others piled up; bodies had no limit | `old_defects::row_09_a_body_that_stalls_piles_nothing_up`, `hostile_hosts::fleet::every_fault_of_a_host_becomes_its_reason_and_delays_no_other_host`, `hostile_agents::whatever_an_agent_answers_is_its_plugins_own_affair` |
+//! | 10 | the greeting alone decided who is online | `old_defects::row_10_the_api_decides_and_not_the_greeting`, `hostile_hosts::fleet::a_host_that_was_never_well_gets_its_verdict_too` |
 //! | 11 | vLLM's models were news at each poll | `old_defects::row_11_a_vllm_server_is_quiet` |
 //! | 12 | a model that will not stop was tracked in one process and cleared in another | `models::loaded_models_read_as_the_cli_prints_them`; the proxy that tracked it is out of scope: what is shown comes from the host's last answer |
 //! | 13 | no state without the chat's settings, thresholds compiled in, a reboot told twice | `pressure::thresholds_are_the_servers_own`, `pressure::a_reboot_is_told_when_the_machine_is_back`; sending chat messages is out of scope: Events and alerts are for that |
@@ -38,8 +38,7 @@ const ROWS: usize = 18;
 /// The table above has all rows, and every test that it names exists.
 #[test]
 fn every_row_has_its_test_or_a_reason() {
-    let tests = binaries::repository().join("tests");
-    let own = fs::read_to_string(tests.join("old_defects.rs")).unwrap();
+    let own = fs::read_to_string(binaries::repository().join("tests/old_defects.rs")).unwrap();
     let rows = own.lines().filter_map(|line| line.strip_prefix("//! | ")?.split_once(" | "));
     let mut numbers = BTreeSet::new();
     for (number, rest) in rows {
@@ -47,14 +46,7 @@ fn every_row_has_its_test_or_a_reason() {
         numbers.insert(number);
         let mut named = 0;
         for name in rest.split('`').skip(1).step_by(2) {
-            let (file, test) = name.split_once("::").unwrap_or_else(|| panic!("row {number}: {name}"));
-            let source = [format!("{file}.rs"), format!("{file}/mod.rs")];
-            let source = source.iter().find_map(|source| fs::read_to_string(tests.join(source)).ok());
-            let source = source.unwrap_or_else(|| panic!("row {number}: there is no file {file}"));
-            let declared = source
-                .lines()
-                .any(|line| line.trim_start_matches("async ").strip_prefix(&format!("fn {test}(")).is_some());
-            assert!(declared, "row {number}: there is no test {name}");
+            binaries::test_is_there(name).unwrap_or_else(|problem| panic!("row {number}: {problem}"));
             named += 1;
         }
         assert!(named > 0 || rest.contains("out of scope: "), "row {number} has no test and no reason");

@@ -46,7 +46,7 @@ fn assert_clean(what: &str, text: &str) {
 /// of hosts and agents: no value is in the log, an Event, a status, metrics or the API, in any form.
 #[tokio::test]
 async fn no_value_of_a_secret_is_told_anywhere() {
-    let everything = "trace,kube=trace,kube_client=trace,kube_runtime=trace,hyper=trace,hyper_util=trace,rustls=trace,h2=trace,tower=trace,tower_http=trace";
+    let everything = "trace,kube=trace,kube_client=trace,kube_client::client::builder=trace,kube_runtime=trace,hyper=trace,hyper_util=trace,rustls=trace,h2=trace,tower=trace,tower_http=trace";
     let scene = Scene::with(9, &json!({}), |builder| builder.env("RUST_LOG", everything)).await;
     let address = |host| scene.fleet.address(host).to_string();
     let token: Data<'_> = &[("token", TOKEN.as_bytes())];
