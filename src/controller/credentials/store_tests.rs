@@ -29,9 +29,10 @@ impl Scene {
         let does = Arc::new(Mutex::new(does));
         let calls = Arc::new(AtomicUsize::new(0));
         let (now_does, counter) = (Arc::clone(&does), Arc::clone(&calls));
-        let fetch = move |_| -> BoxFuture<'static, _> {
+        let fetch = move |key: Key| -> BoxFuture<'static, _> {
             counter.fetch_add(1, Ordering::Relaxed);
-            let does = now_does.lock().unwrap().clone();
+            let broken = Does::Fails(ReadFailure::Unavailable);
+            let does = if key.1 == "broken" { broken } else { now_does.lock().unwrap().clone() };
             Box::pin(async move {
                 sleep(Duration::from_millis(1)).await;
                 match does {
@@ -144,6 +145,19 @@ async fn without_the_api_server_the_last_copy_is_used() {
         scene.now(secret("2"));
         assert!(!scene.word(Need::Usual).await.unwrap().is_same(&copy));
     }
+}
+
+/// What cannot be decrypted, for example, is a failure of its own, however often it is asked for.
+#[tokio::test(start_paused = true)]
+async fn one_secret_that_cannot_be_read_does_not_make_others_stale() {
+    let scene = Scene::new(secret("1"));
+    let copy = scene.word(Need::Usual).await.unwrap();
+    for _ in 0..20 {
+        assert!(scene.store.read(&key("broken"), Need::Usual).await.is_none());
+        advance(Duration::from_secs(5)).await;
+    }
+    scene.now(secret("2"));
+    assert!(!scene.word(Need::Usual).await.unwrap().is_same(&copy));
 }
 
 #[tokio::test(start_paused = true)]
