@@ -116,7 +116,7 @@ async fn settled_plugin(scene: &Scene) -> FleetPlugin {
     eventually(PATIENCE, "the plugin counts all servers", async || {
         let plugin: FleetPlugin = get(&scene.client, &scene.namespace, "fleet-metrics").await;
         let counts = plugin.status.clone().and_then(|status| status.servers).unwrap_or_default();
-        // The agents of `offline` and `halved` fail; that of `suspended` is not asked, and so not among those that count.
+        // The agents of `offline` and `halved` fail, that of `suspended` was never asked.
         if counts.summary == "5/7" && counts.failing == 2 { Ok(plugin) } else { Err(format!("{counts:?}")) }
     })
     .await

@@ -5,6 +5,8 @@ mod bodies;
 mod fleet;
 mod framing;
 mod names;
+mod neighbours;
+mod restart;
 mod slow;
 mod statuses;
 
