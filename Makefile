@@ -37,7 +37,7 @@ build: tools ## Release binaries into target/release/, tools into target/tools/ 
 	@tools/scripts/build.sh release
 
 .PHONY: tools
-tools: ## The control plane and Helm, into the cache
+tools: ## The control plane, Helm and cargo-deny, into the cache
 	@tools/scripts/tools.sh
 
 .PHONY: generate
@@ -51,6 +51,10 @@ manifests: tools ## dist/install.yaml for `kubectl apply --server-side`, with th
 .PHONY: release
 release: ## The static binaries, into dist/
 	@tools/scripts/release.sh
+
+.PHONY: sbom
+sbom: ## dist/sbom.cdx.json: what the binaries are made of (CycloneDX), checked against the lock file
+	@tools/scripts/sbom.sh
 
 .PHONY: image
 image: ## The image IMAGE=…, from the static binary; needs docker, podman or buildah

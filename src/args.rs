@@ -4,6 +4,7 @@ use crate::{
     api::duration,
     probe::address::{AddressPolicy, Ports, parse_cidr},
     runtime::leader::{Timing, TimingError},
+    serve::parse_host,
 };
 use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand, ValueEnum, error::ErrorKind};
 use ipnet::IpNet;
@@ -127,6 +128,11 @@ pub struct ServeArgs {
     /// Private key in PEM for --tls-cert-file
     #[arg(long, env = "OLLAMA_FLEET_TLS_KEY_FILE", requires = "tls_cert_file", value_name = "FILE")]
     pub tls_key_file: Option<PathBuf>,
+
+    /// Names that requests to --listen may have as Host, separated by commas; addresses, localhost, and names of Services
+    /// that end in .svc always may. Needed behind an ingress, or an API server's public name
+    #[arg(long, env = "OLLAMA_FLEET_ALLOWED_HOSTS", value_delimiter = ',', value_parser = parse_host, value_name = "NAME")]
+    pub allowed_hosts: Vec<String>,
 
     /// Who may read --listen: holders of a token, what its owner has the right to, or, on loopback only, everybody
     #[arg(long, env = "OLLAMA_FLEET_API_AUTH", value_enum, default_value_t = ApiAuth::Kubernetes)]

@@ -3,10 +3,12 @@
 use crate::{
     chart::{CHART, MINIMAL},
     support::{
-        ControlPlane, Fleet, Operator, PATIENCE, apply, condition, count, events, eventually, get, http,
-        objects, server,
+        ControlPlane, Fleet, Namespace, Operator, PATIENCE, apply, condition, count, events, eventually, get,
+        http, objects, rights, server,
     },
 };
+use k8s_openapi::api::authorization::v1::SubjectAccessReview;
+use kube::{Api, api::PostParams};
 use ollama_fleet_operator::api::{FleetPlugin, OllamaServer};
 use serde_json::{Value, json};
 use std::{fs, path::PathBuf};
@@ -118,4 +120,53 @@ async fn the_view_role_shows_one_namespace(control_plane: &ControlPlane, operato
             .await;
         }
     }
+}
+
+/// The cluster's own roles cover our kinds by the chart's aggregated roles: view reads, edit and admin write specs too, and
+/// nobody writes a status or, by these rules, anything else.
+#[tokio::test]
+async fn the_clusters_own_roles_cover_the_kinds() {
+    const READS: [&str; 3] = ["get", "list", "watch"];
+    const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
+    let control_plane = ControlPlane::shared();
+    let namespace = Namespace::new(control_plane).await;
+    let client = control_plane.client().await;
+    rights::kubeconfig(control_plane.kubeconfig(), control_plane.folder(), &[], false, None).await;
+    let reviews = Api::<SubjectAccessReview>::all(client.clone());
+    let may = async |user: &str, verb: &str, resource: &str, subresource: &str| {
+        let review = json!({ "apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview",
+            "spec": { "user": user, "resourceAttributes": { "group": "ollama-fleet.io", "resource": resource,
+                "subresource": subresource, "verb": verb, "namespace": namespace.name() } } });
+        let answer = reviews.create(&PostParams::default(), &serde_json::from_value(review).unwrap()).await;
+        answer.unwrap().status.unwrap().allowed
+    };
+    for role in ["view", "edit", "admin"] {
+        let user = format!("{role}-of-{}", namespace.name());
+        let (clusterrole, to) = (format!("--clusterrole={role}"), format!("--user={user}"));
+        let args = ["create", "rolebinding", role, &clusterrole, &to, "-n", namespace.name()];
+        control_plane.kubectl(&args, None).ok();
+        let last = if role == "view" { "watch" } else { "deletecollection" };
+        eventually(PATIENCE, "the roles are aggregated", async || may(&user, last, "fleetplugins", "").await)
+            .await;
+        for kind in ["ollamaservers", "fleetplugins"] {
+            for verb in READS {
+                assert!(may(&user, verb, kind, "").await, "{role}: {verb} {kind}");
+                assert!(may(&user, verb, kind, "status").await, "{role}: {verb} {kind}/status");
+            }
+            for verb in WRITES {
+                assert_eq!(may(&user, verb, kind, "").await, role != "view", "{role}: {verb} {kind}");
+                assert!(!may(&user, verb, kind, "status").await, "{role}: {verb} {kind}/status");
+            }
+            assert!(!may(&user, "impersonate", kind, "").await, "{role}: impersonate {kind}");
+        }
+    }
+    // As the API server says, so it does.
+    let object = json!({ "apiVersion": "ollama-fleet.io/v1alpha1", "kind": "OllamaServer",
+        "metadata": { "name": "a", "namespace": namespace.name() }, "spec": { "host": "192.0.2.1" } });
+    let create = |role: &str| {
+        let user = format!("--as={role}-of-{}", namespace.name());
+        control_plane.kubectl(&["create", &user, "-f", "-"], Some(&object.to_string()))
+    };
+    assert!(create("view").refused().contains("forbidden"));
+    create("edit").ok();
 }

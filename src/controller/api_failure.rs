@@ -32,6 +32,7 @@ impl ApiFailure {
                 404 | 410 => Self::Gone,
                 409 => Self::Conflict,
                 401 => Self::Unauthenticated,
+                403 if namespace_is_going(status) => Self::Gone,
                 403 => Self::Forbidden,
                 // What apply says of a field that the definition in the cluster does not have; it is no failure of the
                 // server, and would be said again for ever.
@@ -60,6 +61,12 @@ fn names_nothing(status: &Status) -> bool {
     status.details.as_ref().is_none_or(|details| details.name.is_empty())
 }
 
+/// Nothing is created in a namespace that is being deleted, whatever the rights.
+fn namespace_is_going(status: &Status) -> bool {
+    let causes = status.details.as_ref().map(|details| details.causes.as_slice()).unwrap_or_default();
+    causes.iter().any(|cause| cause.reason == "NamespaceTerminating")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +82,7 @@ mod tests {
     #[case::an_older_definition(json!({"code": 500, "message": "failed to create typed patch object (a/b; c): .status.x: field not declared in schema"}), ApiFailure::Refused)]
     #[case::broken(json!({"code": 500, "reason": "InternalError"}), ApiFailure::Unavailable)]
     #[case::forbidden(json!({"code": 403, "reason": "Forbidden"}), ApiFailure::Forbidden)]
+    #[case::namespace_is_going(json!({"code": 403, "reason": "Forbidden", "details": {"causes": [{"reason": "NamespaceTerminating", "message": "", "field": ""}]}}), ApiFailure::Gone)]
     #[case::invalid(json!({"code": 422, "reason": "Invalid"}), ApiFailure::Refused)]
     #[case::too_many(json!({"code": 429, "reason": "TooManyRequests"}), ApiFailure::Unavailable)]
     #[case::overloaded(json!({"code": 503, "reason": "ServiceUnavailable"}), ApiFailure::Unavailable)]

@@ -48,6 +48,10 @@ const HELD_MAX: u32 = 100;
 const IN_FLIGHT_MAX: usize = 8;
 /// Deadline of one call; kube's client has none of its own.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often an Event that was forbidden is sent again, each time after twice the wait: half a minute in all. An API
+/// server that has just started refuses everybody but administrators until it has read the roles.
+const FORBIDDEN_TRIES: u32 = 4;
+const FORBIDDEN_WAIT: Duration = Duration::from_secs(2);
 /// Pause after a failure of the API server.
 const PAUSE: Duration = Duration::from_secs(1);
 /// What a stop waits for the Events that are under way or waiting.
@@ -59,6 +63,8 @@ struct Queued {
     urgent: bool,
     /// The request that was sent and not answered: the next try is the same.
     attempt: Option<Attempt>,
+    /// How often it was forbidden.
+    forbidden: u32,
 }
 
 #[derive(Default)]
@@ -104,8 +110,10 @@ impl EventQueue {
 
     /// Asks for an Event about an object.
     pub fn submit(&self, regarding: ObjectReference, text: EventText, urgent: bool) {
-        let accepted =
-            self.shared.lock().accept(Queued { regarding, text, urgent, attempt: None }, Instant::now());
+        let accepted = self
+            .shared
+            .lock()
+            .accept(Queued { regarding, text, urgent, attempt: None, forbidden: 0 }, Instant::now());
         if accepted {
             self.shared.changed.notify_one();
         } else {
@@ -203,6 +211,18 @@ impl State {
         true
     }
 
+    /// Keeps what was forbidden for another try, which holds nobody up; gives it back if it has had them all.
+    fn forbidden(&mut self, mut queued: Queued, now: Instant) -> Option<Queued> {
+        if queued.forbidden >= FORBIDDEN_TRIES || self.depth() >= QUEUE_MAX {
+            return Some(queued);
+        }
+        self.sequence += 1;
+        let ready = now + FORBIDDEN_WAIT * (1 << queued.forbidden);
+        queued.forbidden += 1;
+        self.held.insert((ready, self.sequence), queued);
+        None
+    }
+
     fn push(&mut self, queued: Queued) {
         if queued.urgent { self.urgent.push_back(queued) } else { self.routine.push_back(queued) }
     }
@@ -268,7 +288,15 @@ impl Shared {
                 self.series().forget(&queued.regarding, &queued.text);
                 (None, false)
             }
-            // The namespace is going, or the rights are missing: another try would only hold up the others.
+            // An API server that has just started forbids what it allows a moment later.
+            (ApiFailure::Forbidden, attempt) => {
+                queued.attempt = Some(attempt);
+                let Some(queued) = self.lock().forbidden(queued, Instant::now()) else { return true };
+                self.series().forget(&queued.regarding, &queued.text);
+                self.metrics.event(ApiFailure::Forbidden.label());
+                return true;
+            }
+            // The namespace is going, or it is refused: another try would only hold up the others.
             (other, _) => {
                 self.series().forget(&queued.regarding, &queued.text);
                 self.metrics.event(other.label());
@@ -324,6 +352,7 @@ mod tests {
             },
             urgent,
             attempt: None,
+            forbidden: 0,
         }
     }
 
@@ -351,6 +380,26 @@ mod tests {
         assert_eq!(accepted, 125, "the burst, and what may wait");
         assert!(state.accept(queued("quiet", true), now));
         assert!(state.accept(queued("loud", false), now + REFILL), "it is heard again as its turn comes");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_forbidden_is_tried_again_for_half_a_minute() {
+        let (mut state, start) = (State::default(), Instant::now());
+        assert!(state.accept(queued("a", true), start));
+        let (mut now, mut tries) = (start, 1);
+        loop {
+            let again = state.next(now).unwrap();
+            if state.forbidden(again, now).is_some() {
+                break;
+            }
+            assert!(state.accept(queued("b", false), now), "another one goes at once");
+            assert_eq!(state.next(now).unwrap().regarding.uid.as_deref(), Some("b"));
+            assert!(state.is_idle(now));
+            now = state.next_held().unwrap();
+            tries += 1;
+        }
+        assert_eq!((tries, now - start), (5, Duration::from_secs(30)));
+        assert_eq!(state.depth(), 0);
     }
 
     #[tokio::test(start_paused = true)]

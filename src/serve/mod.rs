@@ -23,6 +23,7 @@ mod tls;
 mod tests;
 
 pub use fleet::Shown;
+pub use origin::parse_host;
 pub use routes::Metrics;
 pub use tls::TlsError;
 
@@ -35,6 +36,7 @@ use axum::Router;
 use axum_server::{Handle, Server, tls_rustls::RustlsAcceptor};
 use hyper_util::rt::TokioTimer;
 use listener::{BoundedListener, Peer};
+use origin::Hosts;
 use std::{io, net::SocketAddr, time::Duration};
 use tls::{CertFiles, Certificate};
 use tokio_util::sync::CancellationToken;
@@ -124,7 +126,8 @@ impl Serving {
         };
         let default_port = if certificate.is_some() { 443 } else { 80 };
         let health = health::router(readiness, watchdog);
-        let main = routes::router(metrics, shown, authorizer, default_port);
+        let hosts = Hosts::new(default_port, &args.allowed_hosts);
+        let main = routes::router(metrics, shown, authorizer, hosts);
         Ok(Self {
             health: Bound::new(
                 "health-listen",

@@ -3,15 +3,16 @@
 //! A web page can make its visitor's browser send requests here, and with DNS rebinding under a name of its own.
 //! So a name in `Host` must be one that no stranger can own: `localhost`, a name inside a cluster (`….svc`,
 //! `….svc.cluster.local`), or a bare word with `ollama-fleet-operator` in it, as Services of the chart are called.
-//! An IP address cannot be rebound, and is what Prometheus scrapes. Everything else is refused, and so is every
-//! page that does not come from this very listener. Says nothing about who the caller is; `auth` does.
+//! An IP address cannot be rebound, and is what Prometheus scrapes. Other names only if `--allowed-hosts` has them.
+//! Everything else is refused, and so is every page that does not come from this very listener. Says nothing about who
+//! the caller is; `auth` does.
 //!
-//! The apiserver's service proxy passes on the Host that its own caller used. So through it only those get in who
-//! reach their apiserver by address or as localhost or `kubernetes.default.svc`, not by a public name.
+//! The apiserver's service proxy passes on the Host that its own caller used. So through it those get in who reach
+//! their apiserver by address or as localhost or `kubernetes.default.svc`, and by a public name if that is allowed.
 
 use super::problem::Problem;
 use axum::http::{HeaderMap, StatusCode, Uri, header, uri::Authority};
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 /// A name of a Service that the chart makes holds this word, whatever the release is called.
 const SERVICE_NAME: &str = "ollama-fleet-operator";
@@ -19,20 +20,57 @@ const SERVICE_NAME: &str = "ollama-fleet-operator";
 /// Suffixes that exist inside clusters only: `svc` is no top-level domain, and `cluster.local` none of the public DNS.
 const CLUSTER_SUFFIXES: [&str; 2] = [".svc", ".svc.cluster.local"];
 
-/// Checks the target and the origin of a request. `default_port` is what a Host without a port means here.
-pub fn check(uri: &Uri, headers: &HeaderMap, default_port: u16) -> Result<(), Problem> {
-    let host = target(uri, headers)?;
-    let name = normal(host.host());
-    if !allowed(&name) {
-        return Err(Problem::new(
-            StatusCode::FORBIDDEN,
-            "this Host is not served; use an IP address, localhost, or the Service's name ending in .svc",
-        ));
+/// A DNS name's bound.
+const HOST_MAX: usize = 253;
+
+/// The names that this listener goes by.
+#[derive(Clone, Debug)]
+pub struct Hosts {
+    /// What a Host without a port means.
+    default_port: u16,
+    /// Names that are allowed besides those that nobody else can own.
+    more: Arc<[String]>,
+}
+
+impl Hosts {
+    /// `more` as [`parse_host`] returns them.
+    pub fn new(default_port: u16, more: &[String]) -> Self {
+        Self { default_port, more: more.into() }
     }
-    if same_origin(headers, &name, host.port_u16().unwrap_or(default_port)) {
-        return Ok(());
+
+    /// Checks the target and the origin of a request.
+    pub fn check(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), Problem> {
+        let host = target(uri, headers)?;
+        let name = normal(host.host());
+        if !safe(&name) && !self.more.contains(&name) {
+            return Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "this Host is not served; use an IP address, localhost, the Service's name ending in .svc, or a name in \
+                 --allowed-hosts",
+            ));
+        }
+        if same_origin(headers, &name, host.port_u16().unwrap_or(self.default_port)) {
+            return Ok(());
+        }
+        Err(Problem::new(StatusCode::FORBIDDEN, "requests from pages of another origin are refused"))
     }
-    Err(Problem::new(StatusCode::FORBIDDEN, "requests from pages of another origin are refused"))
+}
+
+/// A name for [`Hosts`], as a flag has it.
+pub fn parse_host(text: &str) -> Result<String, String> {
+    let name = normal(text);
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    if name.len() <= HOST_MAX && name.split('.').all(label) {
+        return Ok(name);
+    }
+    Err(format!(
+        "`{text}` is no host name; write such as fleet.example.com, without scheme, port or wildcard"
+    ))
 }
 
 /// The authority that the request is for. A request line with one overrides the header, so both would have to pass;
@@ -55,7 +93,8 @@ fn normal(host: &str) -> String {
     bare.strip_suffix('.').unwrap_or(bare).to_ascii_lowercase()
 }
 
-fn allowed(name: &str) -> bool {
+/// A name that no stranger can own.
+fn safe(name: &str) -> bool {
     name == "localhost"
         || name.parse::<IpAddr>().is_ok()
         || (name.contains(SERVICE_NAME) && !name.contains('.'))
@@ -93,7 +132,8 @@ mod tests {
         for origin in origins {
             headers.append(header::ORIGIN, HeaderValue::from_str(origin).unwrap());
         }
-        match check(&uri.parse().unwrap(), &headers, 443) {
+        let hosts = Hosts::new(443, &[parse_host("Fleet.example.com").unwrap()]);
+        match hosts.check(&uri.parse().unwrap(), &headers) {
             Ok(()) => 200,
             Err(problem) => problem.into_response().status().as_u16(),
         }
@@ -111,6 +151,10 @@ mod tests {
     #[case::service_of_a_release("prod-ollama-fleet-operator:8443", 200)]
     #[case::service_in_namespace("fleet.monitoring.svc", 200)]
     #[case::service_in_cluster("fleet.monitoring.svc.cluster.local:443", 200)]
+    #[case::configured("fleet.example.com", 200)]
+    #[case::configured_with_port_and_case("FLEET.Example.com.:8443", 200)]
+    #[case::below_configured("evil.fleet.example.com", 403)]
+    #[case::above_configured("example.com", 403)]
     #[case::stranger("evil.example", 403)]
     #[case::stranger_with_our_name("ollama-fleet-operator.evil.example", 403)]
     #[case::stranger_in_a_namespace_like_domain("ollama-fleet-operator.dev", 403)]
@@ -127,6 +171,19 @@ mod tests {
         assert_eq!(verdict("/metrics", &[host], &[]), expected);
     }
 
+    #[rstest]
+    #[case::name("fleet", Some("fleet"))]
+    #[case::any_case_with_dot("Fleet.Example.COM.", Some("fleet.example.com"))]
+    #[case::wildcard("*.example.com", None)]
+    #[case::url("https://fleet.example.com", None)]
+    #[case::port("fleet.example.com:8443", None)]
+    #[case::empty("", None)]
+    #[case::empty_label("fleet..example", None)]
+    #[case::dash("-fleet", None)]
+    fn flags(#[case] text: &str, #[case] expected: Option<&str>) {
+        assert_eq!(parse_host(text).ok().as_deref(), expected);
+    }
+
     #[test]
     fn one_host_is_required() {
         assert_eq!(verdict("/metrics", &[], &[]), 400);
@@ -141,6 +198,8 @@ mod tests {
 
     #[rstest]
     #[case::same("localhost:8443", &["https://localhost:8443"], 200)]
+    #[case::configured("fleet.example.com", &["https://fleet.example.com"], 200)]
+    #[case::configured_elsewhere("localhost", &["https://fleet.example.com"], 403)]
     #[case::any_case("localhost:8443", &["https://LOCALHOST:8443"], 200)]
     #[case::default_port("localhost", &["https://localhost"], 200)]
     #[case::default_port_written("localhost:443", &["https://localhost"], 200)]

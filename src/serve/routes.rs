@@ -3,7 +3,7 @@
 use super::{
     auth::Authorizer,
     fleet::{self, Shown},
-    origin,
+    origin::Hosts,
     problem::Problem,
     review::Right,
 };
@@ -47,17 +47,16 @@ struct App {
     metrics: Metrics,
     authorizer: Arc<Authorizer>,
     scrapes: Arc<Semaphore>,
-    /// What a Host without a port means.
-    default_port: u16,
+    hosts: Hosts,
 }
 
-pub fn router(metrics: Metrics, shown: Shown, authorizer: Authorizer, default_port: u16) -> Router {
+pub fn router(metrics: Metrics, shown: Shown, authorizer: Authorizer, hosts: Hosts) -> Router {
     let authorizer = Arc::new(authorizer);
     let app = App {
         metrics,
         authorizer: Arc::clone(&authorizer),
         scrapes: Arc::new(Semaphore::new(SCRAPES_MAX)),
-        default_port,
+        hosts,
     };
     Router::new()
         .route("/metrics", get(scrape))
@@ -84,7 +83,7 @@ async fn guard(State(app): State<App>, request: Request, next: Next) -> Response
 }
 
 fn admit(app: &App, request: &Request) -> Result<(), Problem> {
-    origin::check(request.uri(), request.headers(), app.default_port)?;
+    app.hosts.check(request.uri(), request.headers())?;
     // Refused before it is sent; a body of unknown length meets the limit where it is read.
     let length = request.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
     if length.and_then(|length| length.parse().ok()).is_some_and(|length: u64| length > BODY_MAX as u64) {

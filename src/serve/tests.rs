@@ -100,6 +100,7 @@ fn args(listen: &str, api_auth: ApiAuth) -> ServeArgs {
         listen: listen.parse().unwrap(),
         tls_cert_file: None,
         tls_key_file: None,
+        allowed_hosts: Vec::new(),
         api_auth,
     }
 }

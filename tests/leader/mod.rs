@@ -501,7 +501,10 @@ async fn a_missing_right_is_told_once() {
 #[test]
 fn times_that_do_not_go_together_are_refused() {
     let refused = |arg: &str| {
-        let mut command = Operator::builder(ControlPlane::shared()).arg("--leader-elect").arg(arg).command();
+        let mut command = Operator::builder(ControlPlane::shared())
+            .arg("--leader-elect")
+            .arg(arg)
+            .command(ControlPlane::shared().kubeconfig());
         let output = command.stderr(std::process::Stdio::piped()).output().unwrap();
         assert_eq!(output.status.code(), Some(2));
         String::from_utf8(output.stderr).unwrap()

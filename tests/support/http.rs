@@ -35,6 +35,13 @@ pub async fn get_with_token(url: &str, token: Option<&str>) -> Result<(StatusCod
     .await
 }
 
+/// Like [`get_with_token`], with headers of the caller's choice; `host` replaces the one that the URL makes.
+pub async fn get_with_headers(url: &str, headers: &[(&str, &str)]) -> Result<(StatusCode, String), String> {
+    let client = builder().danger_accept_invalid_certs(true).build().unwrap();
+    let request = client.get(url);
+    send(headers.iter().fold(request, |request, (name, value)| request.header(*name, *value))).await
+}
+
 async fn send(request: reqwest::RequestBuilder) -> Result<(StatusCode, String), String> {
     let answer = request.send().await.map_err(|error| format!("{error:?}"))?;
     let status = answer.status();

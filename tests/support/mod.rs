@@ -31,6 +31,7 @@ pub mod objects;
 pub mod operator;
 pub mod proc;
 pub mod raw_host;
+pub mod rights;
 pub mod scene;
 pub mod tls_host;
 pub mod wait;

@@ -1,6 +1,6 @@
 //! The operator as users run it: a process, told what to do by flags, seen through its listeners, log and objects.
 
-use super::{ControlPlane, binaries, child::Process, eventually, http};
+use super::{ControlPlane, binaries, child::Process, eventually, http, rights};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use std::{
@@ -17,10 +17,22 @@ use tempfile::TempDir;
 const TICKS: f64 = 100.0;
 const START_LIMIT: Duration = Duration::from_secs(30);
 
+/// Who the operator is to the API server.
+#[derive(Clone)]
+enum Identity {
+    /// The chart's ServiceAccount on the control plane of this administrator, who keeps files in this folder.
+    Chart {
+        admin: PathBuf,
+        folder: PathBuf,
+    },
+    Kubeconfig(PathBuf),
+}
+
 /// What to start. Flags that are given here come after, and so win over, those of the harness.
 #[derive(Clone)]
 pub struct Builder {
-    kubeconfig: PathBuf,
+    identity: Identity,
+    secrets: bool,
     namespaces: Vec<String>,
     args: Vec<String>,
     env: Vec<(String, String)>,
@@ -52,9 +64,15 @@ impl Builder {
         self
     }
 
-    /// Another identity than the control plane's administrator.
+    /// Another identity than the chart's ServiceAccount.
     pub fn kubeconfig(mut self, path: &Path) -> Self {
-        path.clone_into(&mut self.kubeconfig);
+        self.identity = Identity::Kubeconfig(path.to_owned());
+        self
+    }
+
+    /// As with `secretNamespaces: []`; otherwise Secrets of the watched namespaces can be read.
+    pub fn without_secrets(mut self) -> Self {
+        self.secrets = false;
         self
     }
 
@@ -64,7 +82,7 @@ impl Builder {
         self
     }
 
-    fn flags(&self) -> Vec<String> {
+    fn flags(&self, kubeconfig: &Path) -> Vec<String> {
         let mut flags: Vec<String> = [
             "--min-poll-interval=1s",
             "--poll-interval=1s",
@@ -76,7 +94,7 @@ impl Builder {
         ]
         .map(str::to_owned)
         .into();
-        flags.push(format!("--kubeconfig={}", self.kubeconfig.display()));
+        flags.push(format!("--kubeconfig={}", kubeconfig.display()));
         if !self.namespaces.is_empty() {
             flags.push(format!("--watch-namespaces={}", self.namespaces.join(",")));
         }
@@ -88,7 +106,7 @@ impl Builder {
     }
 
     /// The command, for tests of what the operator does before it listens.
-    pub fn command(&self) -> Command {
+    pub fn command(&self, kubeconfig: &Path) -> Command {
         let mut command = match self.wrapper.split_first() {
             Some((program, args)) => {
                 let mut command = Command::new(program);
@@ -97,7 +115,7 @@ impl Builder {
             }
             None => Command::new(binaries::operator()),
         };
-        command.arg("run").args(self.flags()).stdin(Stdio::null()).stdout(Stdio::null());
+        command.arg("run").args(self.flags(kubeconfig)).stdin(Stdio::null()).stdout(Stdio::null());
         let own = env::vars_os().map(|(name, _)| name).filter(|name| {
             let name = name.to_string_lossy();
             name.starts_with("OLLAMA_FLEET_") || name == "KUBECONFIG" || name.starts_with("KUBERNETES_")
@@ -112,9 +130,16 @@ impl Builder {
 
     /// Starts it, and waits until it is ready.
     pub async fn start(&self) -> Operator {
+        let kubeconfig = match &self.identity {
+            Identity::Kubeconfig(file) => file.clone(),
+            Identity::Chart { admin, folder } => {
+                let lease = self.args.iter().find_map(|arg| arg.strip_prefix("--leader-elect-namespace="));
+                rights::kubeconfig(admin, folder, &self.namespaces, self.secrets, lease).await
+            }
+        };
         let folder = tempfile::Builder::new().prefix("operator-").tempdir().unwrap();
         let log = folder.path().join("stderr");
-        let process = Process::start(self.command().stderr(File::create(&log).unwrap()));
+        let process = Process::start(self.command(&kubeconfig).stderr(File::create(&log).unwrap()));
         let mut operator = Operator { process, folder, health: String::new(), api: String::new() };
         let listening = eventually(START_LIMIT, "the operator listens", async || {
             if let Some(status) = operator.process.status() {
@@ -145,7 +170,11 @@ pub struct Operator {
 impl Operator {
     pub fn builder(control_plane: &ControlPlane) -> Builder {
         Builder {
-            kubeconfig: control_plane.kubeconfig().to_owned(),
+            identity: Identity::Chart {
+                admin: control_plane.kubeconfig().to_owned(),
+                folder: control_plane.folder().to_owned(),
+            },
+            secrets: true,
             namespaces: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),

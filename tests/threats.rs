@@ -1,0 +1,28 @@
+//! The threat model in SECURITY.md names tests, and they exist.
+
+use crate::support::binaries;
+use std::fs;
+
+/// Every row of the table has somebody who would do it, something that stands against it, and tests that exist.
+#[test]
+fn every_threat_names_tests_that_exist() {
+    let text = fs::read_to_string(binaries::repository().join("SECURITY.md")).unwrap();
+    let rows = text.lines().skip_while(|line| !line.starts_with("| threat |")).skip(2);
+    let rows: Vec<Vec<&str>> = rows
+        .take_while(|line| line.starts_with('|'))
+        .map(|line| line.trim_matches('|').split(" | ").map(str::trim).collect())
+        .collect();
+    assert!(rows.len() >= 20, "{} rows", rows.len());
+    for row in rows {
+        let [threat, who, against, shown] = row[..] else { panic!("a row has four cells: {row:?}") };
+        assert!(!who.is_empty() && !against.is_empty(), "{threat}");
+        let mut named = 0;
+        for name in shown.split('`').skip(1).step_by(2) {
+            if !name.starts_with("make ") {
+                binaries::test_is_there(name).unwrap_or_else(|problem| panic!("{threat}: {problem}"));
+            }
+            named += 1;
+        }
+        assert!(named > 0, "{threat}: nothing shows it");
+    }
+}
