@@ -161,14 +161,31 @@ impl EventQueue {
         let drain = async {
             loop {
                 let next = self.shared.lock().next(Instant::now());
-                let Some(queued) = next else { break };
-                if !self.shared.send(queued).await {
-                    break;
+                match next {
+                    Some(queued) if running.len() < IN_FLIGHT_MAX => {
+                        let shared = Arc::clone(&self.shared);
+                        running.spawn(async move { shared.send(queued).await });
+                        continue;
+                    }
+                    Some(queued) => self.shared.lock().push_front(queued),
+                    None => {}
+                }
+                match running.join_next().await {
+                    Some(Ok(true)) => {}
+                    // All is sent, or the API server does not take any now.
+                    Some(_) | None => break,
                 }
             }
             while running.join_next().await.is_some() {}
         };
         let _ = timeout(DRAIN_TIMEOUT, drain).await;
+        let left = self.shared.lock().depth();
+        if left > 0 {
+            tracing::warn!(left, "stopping with Events unsent; the statuses say what they would have told");
+            for _ in 0..left {
+                self.shared.metrics.event("dropped");
+            }
+        }
     }
 }
 
@@ -225,6 +242,10 @@ impl State {
 
     fn push(&mut self, queued: Queued) {
         if queued.urgent { self.urgent.push_back(queued) } else { self.routine.push_back(queued) }
+    }
+
+    fn push_front(&mut self, queued: Queued) {
+        if queued.urgent { self.urgent.push_front(queued) } else { self.routine.push_front(queued) }
     }
 
     fn release(&mut self, now: Instant) {
@@ -304,12 +325,7 @@ impl Shared {
             }
         };
         queued.attempt = attempt;
-        let mut state = self.lock();
-        if queued.urgent {
-            state.urgent.push_front(queued);
-        } else {
-            state.routine.push_front(queued);
-        }
+        self.lock().push_front(queued);
         !wait
     }
 

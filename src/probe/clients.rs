@@ -27,6 +27,9 @@ const KEPT_MAX: usize = 10_000;
 const UNUSED_MAX: Duration = Duration::from_mins(2);
 /// Headers of one answer; Ollama and the known exporters send fewer than ten.
 const HEADERS_MAX: usize = 64;
+/// What a connection may hold of an answer that is not taken yet, and so the longest head. Without a bound of ours it is
+/// some 400 KiB, and a thousand hosts that never end their headers would take half a GiB.
+const BUFFER_MAX: usize = 32 << 10;
 /// A poll closes its connection with its last request; what a failed poll left open goes after this.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -80,6 +83,7 @@ impl Clients {
         let connector = Connector::new(self.resolver.clone(), self.configs.make(settings), name);
         Client::builder(TokioExecutor::new())
             .http1_max_headers(HEADERS_MAX)
+            .http1_max_buf_size(BUFFER_MAX)
             .pool_max_idle_per_host(1)
             .pool_idle_timeout(IDLE_TIMEOUT)
             .pool_timer(TokioTimer::new())

@@ -25,6 +25,8 @@ pub enum Problem {
     /// The annotation names other hosts, or has entries that are none.
     UnreadableGrant,
     PlainHttp,
+    /// The host's certificate is not checked.
+    Unverified,
     NotText,
     /// A line break, or another character that no header can carry.
     Character,
@@ -37,7 +39,7 @@ pub enum Problem {
 }
 
 impl Problem {
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Missing,
         Self::LacksKey,
         Self::Forbidden,
@@ -45,6 +47,7 @@ impl Problem {
         Self::OtherHost,
         Self::UnreadableGrant,
         Self::PlainHttp,
+        Self::Unverified,
         Self::NotText,
         Self::Character,
         Self::Empty,
@@ -59,9 +62,11 @@ impl Problem {
         match self {
             Self::Missing | Self::LacksKey => "SecretNotFound",
             Self::Forbidden => "SecretForbidden",
-            Self::NotGranted | Self::OtherHost | Self::UnreadableGrant | Self::PlainHttp => {
-                "SecretNotAllowed"
-            }
+            Self::NotGranted
+            | Self::OtherHost
+            | Self::UnreadableGrant
+            | Self::PlainHttp
+            | Self::Unverified => "SecretNotAllowed",
             Self::NotText
             | Self::Character
             | Self::Empty
@@ -108,6 +113,10 @@ macro_rules! text {
             Problem::PlainHttp => concat!(
                 $field,
                 ": credentials are not sent over plain HTTP; use https://, or add the annotation ollama-fleet.io/plain-http: \"true\" to the Secret"
+            ),
+            Problem::Unverified => concat!(
+                $field,
+                ": credentials are not sent where insecureSkipVerify is on; put the authority's certificate as ca.crt into the Secret of certSecretRef, or add the annotation ollama-fleet.io/plain-http: \"true\" to the Secret"
             ),
             Problem::NotText => {
                 concat!($field, ": a value in the Secret is not UTF-8 text; is it encoded twice?")

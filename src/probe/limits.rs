@@ -22,7 +22,8 @@ const AGENT_SUSPECT_MAX: usize = 512;
 /// Lookups take milliseconds, or the two seconds of their deadline; each has a socket.
 const LOOKUPS_MAX: usize = 512;
 /// Bodies that have outgrown [`SMALL_BODY`]. A list of models may have 4 MiB and anything else 1 MiB, so these are at
-/// most 256 MiB, and all the small ones that fit into the slots above at most 112.
+/// most 256 MiB, and all the small ones that fit into the slots above at most 112. What a connection holds besides has a
+/// bound of its own.
 const LARGE_BODIES_MAX: usize = 64;
 /// Bytes that every body may have without asking: answers of a usual host with a dozen models have less.
 pub const SMALL_BODY: usize = 16 << 10;

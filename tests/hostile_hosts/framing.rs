@@ -147,7 +147,7 @@ async fn other_services_are_not_taken_for_ollama() {
         ("SSH", greets(b"SSH-2.0-OpenSSH_9.9\r\n"), "InvalidResponse"),
         ("SMTP", greets(b"220 mail.example.com ESMTP\r\n"), "InvalidResponse"),
         ("a database", greets(b"\x4a\0\0\0\x0a8.4.0\0\x08\0\0\0"), "InvalidResponse"),
-        ("TLS", says(b"\x15\x03\x01\x00\x02\x02\x28".to_vec()), "InvalidResponse"),
+        ("TLS", says(b"\x15\x03\x01\x00\x02\x02\x28".to_vec()), "TLSFailed"),
         ("a web server", page("404 Not Found", "<h1>404</h1>"), "NotOllama"),
         ("a web server that knows no GET", page("405 Method Not Allowed", ""), "NotOllama"),
         ("a metrics exporter", page("200 OK", "# HELP up x\nup 1\n"), "InvalidResponse"),

@@ -47,8 +47,12 @@ def create(api, servers):
         born[body["metadata"]["name"]] = time.monotonic()
         api.call(local.connection, "POST", Api.SERVERS, body)
 
-    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    pool = concurrent.futures.ThreadPoolExecutor(4)
+    try:
         list(pool.map(one, servers))
+    finally:
+        # Ctrl-C does not wait for thousands of objects.
+        pool.shutdown(cancel_futures=True)
     return born
 
 

@@ -121,9 +121,18 @@ step "build" cargo build --quiet --workspace --locked
 step "generated files" cargo run --quiet --locked --bin crdgen -- --check
 step "unit tests" cargo test --quiet --locked --lib --bins
 step "tests of fleetsim" cargo test --quiet --locked --package fleetsim
+# A part of them with the rights of watchNamespaces; all of them: TEST_RIGHTS=namespaced cargo test --test integration.
+namespaced_tests() {
+	TEST_RIGHTS=namespaced cargo test --quiet --locked --test integration -- --test-threads="${TEST_THREADS:-4}" \
+		server_lifecycle::a_host_that_dies_and_returns server_lifecycle::a_deleted_server_vanishes \
+		plugins::readings_of_the_shipped plugins::a_selector_follows pressure::a_hot_gpu quiet::what_happened_during \
+		credentials::a_credential_goes api::the_api_says
+}
+
 # They mostly wait, so there may be more of them than cores.
 step "integration tests" cargo test --quiet --locked --test integration -- --test-threads="${TEST_THREADS:-4}"
 step "soak, for some seconds" soak
+step "integration tests, rights by namespace" namespaced_tests
 step "plain manifests" tools/scripts/manifests.sh
 step "demo" demo
 step "static binary" release_tests

@@ -54,14 +54,21 @@ impl Grant {
         Self { hosts: Some(hosts), unreadable, plain_http }
     }
 
-    /// Whether the Secret may be used at this endpoint.
-    pub fn check(&self, endpoint: &Endpoint) -> Result<(), Problem> {
+    /// Whether the Secret may be used at this endpoint. One whose certificate is not checked may be anybody, as over plain
+    /// HTTP, so it takes the same word of the Secret's owner.
+    pub fn check(&self, endpoint: &Endpoint, checked: bool) -> Result<(), Problem> {
         let hosts = self.hosts.as_ref().ok_or(Problem::NotGranted)?;
         if !hosts.iter().any(|pattern| pattern.matches(&endpoint.host)) {
             return Err(if self.unreadable { Problem::UnreadableGrant } else { Problem::OtherHost });
         }
-        if endpoint.scheme == Scheme::Http && !self.plain_http {
+        if self.plain_http {
+            return Ok(());
+        }
+        if endpoint.scheme == Scheme::Http {
             return Err(Problem::PlainHttp);
+        }
+        if !checked {
+            return Err(Problem::Unverified);
         }
         Ok(())
     }
@@ -133,7 +140,7 @@ mod tests {
     #[case::empty_entries(",,gpu1.lab,,", "gpu1.lab")]
     #[case::beside_an_unreadable_one("https://x, gpu1.lab", "gpu1.lab")]
     fn what_is_named_is_allowed(#[case] annotation: &str, #[case] host: &str) {
-        assert_eq!(grant(annotation).check(&Endpoint::parse(host).unwrap()), Ok(()));
+        assert_eq!(grant(annotation).check(&Endpoint::parse(host).unwrap(), true), Ok(()));
     }
 
     #[rstest]
@@ -154,7 +161,7 @@ mod tests {
     #[case::empty("", "gpu1.lab")]
     #[case::commas(" , ,", "gpu1.lab")]
     fn what_is_not_named_is_refused(#[case] annotation: &str, #[case] host: &str) {
-        assert_eq!(grant(annotation).check(&Endpoint::parse(host).unwrap()), Err(Problem::OtherHost));
+        assert_eq!(grant(annotation).check(&Endpoint::parse(host).unwrap(), true), Err(Problem::OtherHost));
     }
 
     #[rstest]
@@ -185,16 +192,30 @@ mod tests {
     fn what_cannot_be_read_allows_nothing(#[case] annotation: &str) {
         for host in ["gpu1.lab", "192.168.1.1", "[fd00::1]"] {
             let endpoint = Endpoint::parse(host).unwrap();
-            assert_eq!(grant(annotation).check(&endpoint), Err(Problem::UnreadableGrant), "{host}");
+            assert_eq!(grant(annotation).check(&endpoint, true), Err(Problem::UnreadableGrant), "{host}");
         }
+    }
+
+    #[rstest]
+    #[case::without_a_word(None, Err(Problem::Unverified))]
+    #[case::with_it(Some("true"), Ok(()))]
+    fn a_host_that_is_not_checked_needs_the_same_word(
+        #[case] word: Option<&str>,
+        #[case] expected: Result<(), Problem>,
+    ) {
+        let mut annotations = BTreeMap::from([(HOSTS.to_owned(), "gpu1.lab".to_owned())]);
+        annotations.extend(word.map(|word| (PLAIN_HTTP.to_owned(), word.to_owned())));
+        let endpoint = Endpoint::parse("https://gpu1.lab").unwrap();
+        assert_eq!(Grant::of(&annotations).check(&endpoint, false), expected);
+        assert_eq!(Grant::of(&annotations).check(&endpoint, true), Ok(()));
     }
 
     #[test]
     fn only_the_first_entries_count() {
         let list = |before: usize| format!("{}gpu1.lab", "a.lab,".repeat(before));
         let endpoint = Endpoint::parse("gpu1.lab").unwrap();
-        assert_eq!(grant(&list(ENTRIES_MAX - 1)).check(&endpoint), Ok(()));
-        assert_eq!(grant(&list(ENTRIES_MAX)).check(&endpoint), Err(Problem::UnreadableGrant));
+        assert_eq!(grant(&list(ENTRIES_MAX - 1)).check(&endpoint, true), Ok(()));
+        assert_eq!(grant(&list(ENTRIES_MAX)).check(&endpoint, true), Err(Problem::UnreadableGrant));
     }
 
     #[rstest]
@@ -212,8 +233,11 @@ mod tests {
     ) {
         let mut annotations = BTreeMap::from([(HOSTS.to_owned(), "gpu1.lab".to_owned())]);
         annotations.extend(word.map(|word| (PLAIN_HTTP.to_owned(), word.to_owned())));
-        assert_eq!(Grant::of(&annotations).check(&Endpoint::parse(host).unwrap()), expected);
+        assert_eq!(Grant::of(&annotations).check(&Endpoint::parse(host).unwrap(), true), expected);
         annotations.remove(HOSTS);
-        assert_eq!(Grant::of(&annotations).check(&Endpoint::parse(host).unwrap()), Err(Problem::NotGranted));
+        assert_eq!(
+            Grant::of(&annotations).check(&Endpoint::parse(host).unwrap(), true),
+            Err(Problem::NotGranted)
+        );
     }
 }

@@ -68,13 +68,17 @@ impl Material {
     pub fn of(secret: Wire) -> Self {
         let Wire { metadata, data } = secret;
         let data = data.unwrap_or_default();
-        let all = [&data.token, &data.username, &data.password, &data.ca, &data.certificate, &data.key];
+        let (authorization, certificates) = (authorization(&data), certificates(&data));
+        // Of what cannot be used nothing is kept.
+        let header = authorization.as_ref().map_or(0, HeaderValue::len);
+        let pem = [&data.ca, &data.certificate, &data.key].into_iter().flatten().map(|value| value.0.len());
+        let bytes = header + certificates.as_ref().map_or(0, |_| pem.sum());
         Self {
             version: (metadata.uid, metadata.resource_version),
             grant: Grant::of(&metadata.annotations.unwrap_or_default()),
-            authorization: authorization(&data),
-            certificates: certificates(&data),
-            bytes: all.into_iter().flatten().map(|value| value.0.len().min(PEM_MAX)).sum(),
+            authorization,
+            certificates,
+            bytes,
         }
     }
 

@@ -55,6 +55,14 @@ impl Credentials {
     }
 }
 
+/// Where credentials are wanted.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    pub endpoint: &'a Endpoint,
+    /// Whether the certificate there is checked, if it has one.
+    pub checked: bool,
+}
+
 /// Why there are none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unobtained {
@@ -87,9 +95,9 @@ impl Secrets {
         &self,
         namespace: &str,
         references: &References,
-        endpoint: &Endpoint,
+        place: Place<'_>,
     ) -> Result<Credentials, Unobtained> {
-        self.all(namespace, references, endpoint, Need::Usual).await
+        self.all(namespace, references, place, Need::Usual).await
     }
 
     /// The same after the endpoint did not take those that were used: they may have been changed since they were read.
@@ -97,10 +105,10 @@ impl Secrets {
         &self,
         namespace: &str,
         references: &References,
-        endpoint: &Endpoint,
+        place: Place<'_>,
         used: &Credentials,
     ) -> Renewal {
-        match self.all(namespace, references, endpoint, Need::Pressing).await {
+        match self.all(namespace, references, place, Need::Pressing).await {
             Ok(credentials) if credentials != *used => Renewal::New(credentials),
             Ok(_) | Err(Unobtained::Away) => Renewal::Same,
             Err(Unobtained::Refused(cause)) => Renewal::Refused(cause),
@@ -111,20 +119,19 @@ impl Secrets {
         &self,
         namespace: &str,
         references: &References,
-        endpoint: &Endpoint,
+        place: Place<'_>,
         need: Need,
     ) -> Result<Credentials, Unobtained> {
         let mut credentials = Credentials::default();
         if let Some(name) = &references.secret {
             let key = (namespace.to_owned(), name.clone());
             let value = |material: &Material| material.authorization().cloned();
-            credentials.authorization =
-                Some(self.one(&key, Role::Authorization, endpoint, need, value).await?);
+            credentials.authorization = Some(self.one(&key, Role::Authorization, place, need, value).await?);
         }
         if let Some(name) = &references.certificates {
             let key = (namespace.to_owned(), name.clone());
             let value = |material: &Material| material.certificates().cloned();
-            credentials.certificates = Some(self.one(&key, Role::Certificates, endpoint, need, value).await?);
+            credentials.certificates = Some(self.one(&key, Role::Certificates, place, need, value).await?);
         }
         Ok(credentials)
     }
@@ -133,7 +140,7 @@ impl Secrets {
         &self,
         key: &store::Key,
         role: Role,
-        endpoint: &Endpoint,
+        place: Place<'_>,
         need: Need,
         value: impl Fn(&Material) -> Result<T, NoCredential>,
     ) -> Result<T, Unobtained> {
@@ -145,7 +152,9 @@ impl Secrets {
                     Refusal::Forbidden => Problem::Forbidden,
                 })
             })?;
-            material.grant.check(endpoint).map_err(refused)?;
+            // Certificates are shown and not given away, so whoever answers cannot use them elsewhere.
+            let checked = place.checked || role == Role::Certificates;
+            material.grant.check(place.endpoint, checked).map_err(refused)?;
             value(material)
         };
         let known = self.0.read(key, need).await.ok_or(Unobtained::Away)?;

@@ -80,6 +80,8 @@ struct Slot {
     pressed: Option<Instant>,
     /// The last reading was forbidden, which is not believed at once.
     doubted: bool,
+    /// The last call failed, and while there is a copy the next one is not made before this.
+    failed_until: Option<Instant>,
 }
 
 /// The place of one Secret, and about how much memory it takes.
@@ -89,14 +91,23 @@ struct Place {
     bytes: AtomicU32,
 }
 
+/// What calls that failed say of the API server. One Secret that cannot be read, because it cannot be decrypted for
+/// example, says nothing of the others: they must still be seen to change.
+#[derive(Default)]
+struct Away {
+    /// The Secret of the last call, if that failed.
+    failed: Option<Key>,
+    /// Until then it counts as away for those who have a copy.
+    until: Option<Instant>,
+}
+
 /// All Secrets that are in use.
 pub struct Store {
     fetch: Fetch,
     metrics: Arc<Metrics>,
     places: Cache<Key, Arc<Place>>,
     calls: Semaphore,
-    /// Until then the API server counts as away for those who have a copy.
-    away_until: Mutex<Option<Instant>>,
+    away: Mutex<Away>,
 }
 
 impl Store {
@@ -115,7 +126,7 @@ impl Store {
             metrics,
             places,
             calls: Semaphore::new(CALLS_AT_ONCE),
-            away_until: Mutex::default(),
+            away: Mutex::default(),
         }
     }
 
@@ -130,8 +141,13 @@ impl Store {
             Need::Pressing => slot.pressed.is_none_or(|last| last + PRESSED_EVERY <= now),
         };
         let known = slot.word.is_some();
-        let answer =
-            if !known || is_due { self.call(key, known).await } else { Err(ReadFailure::Unavailable) };
+        let is_paused = known && slot.failed_until.is_some_and(|until| now < until);
+        let is_wanted = !known || (is_due && !is_paused);
+        let answer = if is_wanted { self.call(key, known).await } else { Err(ReadFailure::Unavailable) };
+        if is_wanted {
+            let failed = matches!(answer, Err(ReadFailure::Unavailable));
+            slot.failed_until = failed.then(|| Instant::now() + AWAY_FOR);
+        }
         let fresh = slot.take(answer, need, Instant::now());
         let word = slot.word.clone()?;
         drop(slot);
@@ -144,31 +160,36 @@ impl Store {
     /// Asks the API server, unless it is away and the caller can do without.
     async fn call(&self, key: &Key, known: bool) -> Result<Material, ReadFailure> {
         let given_up = || known && self.is_away();
-        let call = async {
-            let _permit = self.calls.acquire().await;
-            // Another call may have failed while this one waited for its turn.
-            if given_up() { None } else { Some((self.fetch)(key.clone()).await) }
-        };
         let limit = if known { REFRESH_TIMEOUT } else { CALL_TIMEOUT };
-        let answer = match timeout(limit, call).await {
-            Ok(None) => return Err(ReadFailure::Unavailable),
-            Ok(Some(answer)) => answer,
-            Err(_) => Err(ReadFailure::Unavailable),
+        // That many others are asked for says nothing of the API server.
+        let Ok(_permit) = timeout(limit, self.calls.acquire()).await else {
+            return Err(ReadFailure::Unavailable);
         };
+        // Another call may have failed while this one waited for its turn.
+        if given_up() {
+            return Err(ReadFailure::Unavailable);
+        }
+        let answer = timeout(limit, (self.fetch)(key.clone())).await.unwrap_or(Err(ReadFailure::Unavailable));
         self.metrics.secret_read(match &answer {
             Ok(_) => "read",
             Err(ReadFailure::Missing) => "not_found",
             Err(ReadFailure::Forbidden) => "forbidden",
             Err(ReadFailure::Unavailable) => "unavailable",
         });
-        if matches!(answer, Err(ReadFailure::Unavailable)) {
-            *self.away_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + AWAY_FOR);
+        let mut away = self.away.lock().unwrap_or_else(PoisonError::into_inner);
+        if !matches!(answer, Err(ReadFailure::Unavailable)) {
+            *away = Away::default();
+        } else if away.failed.as_ref().is_some_and(|failed| failed != key) {
+            away.until = Some(Instant::now() + AWAY_FOR);
+        } else {
+            away.failed = Some(key.clone());
         }
+        drop(away);
         answer
     }
 
     fn is_away(&self) -> bool {
-        let until = *self.away_until.lock().unwrap_or_else(PoisonError::into_inner);
+        let until = self.away.lock().unwrap_or_else(PoisonError::into_inner).until;
         until.is_some_and(|until| Instant::now() < until)
     }
 

@@ -8,7 +8,7 @@ use crate::{
     api::{endpoint::Endpoint, ollama_server::OllamaServerSpec},
     controller::{
         context::Context,
-        credentials::{Credentials, References, Renewal, Unobtained},
+        credentials::{Credentials, Place, References, Renewal, Unobtained},
         plugin::index::ActivePlugin,
     },
     metrics::Metrics,
@@ -90,8 +90,11 @@ impl AgentRound {
                 lane: if suspect { Lane::Suspect } else { Lane::Healthy },
             };
             let (context, plugin) = (Arc::clone(context), Arc::clone(plugin));
-            let host =
-                Host { endpoint: accepted.endpoint.clone(), credentials: accepted.credentials.clone() };
+            let host = Host {
+                endpoint: accepted.endpoint.clone(),
+                checked: !accepted.tls.skip_verify,
+                credentials: accepted.credentials.clone(),
+            };
             let name = plugin.name.clone();
             self.asked_at.insert(name.clone(), now);
             let mut counters = self.counters.remove(&name).unwrap_or_default();
@@ -149,7 +152,15 @@ impl AgentRound {
 /// The host that the agents run on.
 struct Host {
     endpoint: Endpoint,
+    /// Whether its certificate is, if it has one.
+    checked: bool,
     credentials: References,
+}
+
+impl Host {
+    fn place(&self) -> Place<'_> {
+        Place { endpoint: &self.endpoint, checked: self.checked }
+    }
 }
 
 async fn ask(
@@ -162,8 +173,9 @@ async fn ask(
 ) -> Option<AgentObservation> {
     // Where the host may not be asked, its agents are not either: nothing is dialled there.
     let namespace = &target.owner.namespace;
-    let may = context.secrets.obtain(namespace, &host.credentials, &host.endpoint).await.is_ok();
-    let own = context.secrets.obtain(namespace, &plugin.credentials, &target.endpoint).await;
+    let may = context.secrets.obtain(namespace, &host.credentials, host.place()).await.is_ok();
+    let place = Place { endpoint: &target.endpoint, checked: !target.tls.skip_verify };
+    let own = context.secrets.obtain(namespace, &plugin.credentials, place).await;
     let credentials = match own {
         Ok(credentials) if may => credentials,
         Err(Unobtained::Refused(cause)) if may => {
@@ -212,11 +224,9 @@ async fn read_with(
     if !answer.as_ref().is_err_and(|failure| failure.may_be_of_credentials()) {
         return Some(answer);
     }
-    match context
-        .secrets
-        .renew(&target.owner.namespace, &plugin.credentials, &target.endpoint, &credentials)
-        .await
-    {
+    let place = Place { endpoint: &target.endpoint, checked: !target.tls.skip_verify };
+    let namespace = &target.owner.namespace;
+    match context.secrets.renew(namespace, &plugin.credentials, place, &credentials).await {
         Renewal::Same => Some(answer),
         Renewal::Refused(cause) => Some(Err(Failure::NoCredential(cause))),
         Renewal::New(credentials) => {

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     controller::{
         context::Context,
-        credentials::{Credentials, References, Renewal, Unobtained},
+        credentials::{Credentials, Place, References, Renewal, Unobtained},
     },
     metrics::Metrics,
     probe::{Failure, HostOutcome, HostTarget, Lane, Owner},
@@ -111,7 +111,9 @@ impl Round {
 /// changed since they were read, it is asked once more with the new ones, so that a rotation costs no verdict.
 async fn poll(context: &Context, references: &References, target: HostTarget) -> HostOutcome {
     let namespace = Arc::clone(&target.owner.namespace);
-    let credentials = match context.secrets.obtain(&namespace, references, &target.endpoint).await {
+    let endpoint = target.endpoint.clone();
+    let place = Place { endpoint: &endpoint, checked: !target.tls.skip_verify };
+    let credentials = match context.secrets.obtain(&namespace, references, place).await {
         Ok(credentials) => credentials,
         Err(Unobtained::Refused(cause)) => return HostOutcome::Failed(Failure::NoCredential(cause)),
         Err(Unobtained::Away) => return HostOutcome::Skipped,
@@ -127,7 +129,7 @@ async fn poll(context: &Context, references: &References, target: HostTarget) ->
     if !failure.may_be_of_credentials() {
         return outcome;
     }
-    match context.secrets.renew(&namespace, references, &target.endpoint, &credentials).await {
+    match context.secrets.renew(&namespace, references, place, &credentials).await {
         Renewal::Same => outcome,
         Renewal::Refused(cause) => HostOutcome::Failed(Failure::NoCredential(cause)),
         Renewal::New(credentials) => {
