@@ -58,7 +58,7 @@ fn leaf() -> impl Strategy<Value = Value> {
         2 => number(),
         1 => any::<bool>().prop_map(Value::from),
         1 => Just(Value::Null),
-        1 => select(&["2026-01-01T00:00:00Z", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59+14:00"][..]).prop_map(Value::from),
+        1 => select(&["2026-01-01T00:00:00.5-07:00", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59+14:00"][..]).prop_map(Value::from),
     ]
 }
 
