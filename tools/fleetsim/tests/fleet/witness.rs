@@ -125,16 +125,16 @@ fn ten_thousand_hosts_share_two_sockets() {
 fn a_wanted_authorization_is_compared_and_counted() {
     let sim = Sim::start(&["--hosts", "1", "--address", "127.32.9.1"]);
     sim.patch("0", r#"{"authorization":"Bearer right","agentAuthorization":"Basic eDp5"}"#);
-    for (address, header, code) in [
-        (sim.ollama(0), "", "401"),
-        (sim.ollama(0), "Authorization: Bearer wrong\r\n", "401"),
-        (sim.ollama(0), "Authorization: Bearer right\r\n", "200"),
-        (sim.agent(0), "Authorization: Bearer right\r\n", "401"),
-        (sim.agent(0), "Authorization: Basic eDp5\r\n", "200"),
+    for (address, path, header, code) in [
+        (sim.ollama(0), "/", "", "401"),
+        (sim.ollama(0), "/", "Authorization: Bearer wrong\r\n", "401"),
+        (sim.ollama(0), "/", "Authorization: Bearer right\r\n", "200"),
+        (sim.agent(0), "/metrics", "Authorization: Bearer right\r\n", "401"),
+        (sim.agent(0), "/metrics", "Authorization: Basic eDp5\r\n", "200"),
     ] {
         let mut stream = connect(address).unwrap();
         let more = format!("{header}Connection: close\r\n");
-        stream.write_all(request("GET", "/", &more).as_bytes()).unwrap();
+        stream.write_all(request("GET", path, &more).as_bytes()).unwrap();
         let (bytes, _) = read(&mut stream, SILENCE * 20, usize::MAX);
         let answer = String::from_utf8_lossy(&bytes);
         assert!(answer.starts_with(&format!("HTTP/1.1 {code} ")), "{header}: {answer}");
