@@ -259,7 +259,13 @@ impl Plugins {
             uid: uid.clone(),
             newest,
         };
-        self.context.writer.submit(target, metadata.generation, status, Urgency::Transition, Box::new(|| {}));
+        self.context.writer.submit(
+            target,
+            metadata.generation,
+            &status,
+            Urgency::Transition,
+            Box::new(|| {}),
+        );
     }
 
     /// Judges the plugins of the namespaces in which one changed, and tells the servers. Whether any were.
@@ -364,7 +370,7 @@ impl Plugins {
                 newest: Arc::clone(&known.newest),
             };
             let generation = known.object.metadata.generation;
-            self.context.writer.submit(target, generation, body, Urgency::Transition, Box::new(|| {}));
+            self.context.writer.submit(target, generation, &body, Urgency::Transition, Box::new(|| {}));
         }
         waiting
     }

@@ -246,7 +246,13 @@ impl Fleet {
         seen(&newest, metadata.resource_version.as_deref());
         let target = target(&(namespace.clone(), name.clone()), uid, &newest);
         let status = undecodable_status(metadata.generation);
-        self.context.writer.submit(target, metadata.generation, status, Urgency::Transition, Box::new(|| {}));
+        self.context.writer.submit(
+            target,
+            metadata.generation,
+            &status,
+            Urgency::Transition,
+            Box::new(|| {}),
+        );
     }
 }
 

@@ -145,7 +145,7 @@ impl Publisher {
         // Counted as written from now on; a failed write is tried again by the writer, not by a second one from here.
         note();
         let done = Box::new(note);
-        context.writer.submit(self.target.clone(), object.metadata.generation, status, urgency, done);
+        context.writer.submit(self.target.clone(), object.metadata.generation, &status, urgency, done);
     }
 }
 

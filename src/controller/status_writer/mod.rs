@@ -55,7 +55,8 @@ pub type Written = Box<dyn FnOnce() + Send + Sync>;
 struct Job {
     target: Target,
     generation: Option<i64>,
-    status: Value,
+    /// As text: a tree of values takes several times the room, and all 10,000 may wait at once.
+    status: Box<str>,
     urgency: Urgency,
     refusals: u32,
     /// Why it was not written yet, if that was tried.
@@ -152,11 +153,12 @@ impl StatusWriter {
         &self,
         target: Target,
         generation: Option<i64>,
-        status: Value,
+        status: &Value,
         urgency: Urgency,
         written: Written,
     ) {
         let uid = target.uid.clone();
+        let status = status.to_string().into();
         let mut queue = self.shared.lock();
         let urgency = queue.jobs.get(&uid).map_or(urgency, |waiting| waiting.urgency.max(urgency));
         // What was refused of this generation will be again.
@@ -267,7 +269,11 @@ impl Drive {
         self.running.spawn(async move {
             let Job { target, generation, status, .. } = &job;
             let Shared { client, leadership, metrics, refusals, .. } = &*shared;
-            let call = write(client, leadership, metrics, refusals, target, *generation, status);
+            let call = async {
+                // It was written from a value, so it is one.
+                let Ok(status) = serde_json::from_str(status) else { return Outcome::Dropped };
+                write(client, leadership, metrics, refusals, target, *generation, &status).await
+            };
             let attempt = AssertUnwindSafe(call).catch_unwind();
             // A bug loses this one status, and not its object's place in the queue.
             let outcome = attempt.await.unwrap_or_else(|_| {
@@ -407,7 +413,7 @@ mod tests {
                 uid: name.into(),
                 newest,
             };
-            writer.submit(target, None, json!({}), Urgency::Transition, Box::new(|| {}));
+            writer.submit(target, None, &json!({}), Urgency::Transition, Box::new(|| {}));
         };
         for name in ["a", "b", "a"] {
             submit(name);
