@@ -293,7 +293,7 @@ impl Drive {
 
     fn settle(&mut self, finished: Option<(Job, Outcome)>) {
         // A panic while writing loses that one status; the heartbeat repairs it.
-        let Some((mut job, outcome)) = finished else {
+        let Some((job, outcome)) = finished else {
             self.shared.metrics.panicked();
             return;
         };
@@ -332,22 +332,19 @@ impl Drive {
                     self.pause = Some(Instant::now() + doubled(PAUSE_LEAST, PAUSE_MOST, self.pauses));
                     self.pauses = self.pauses.saturating_add(1);
                 }
-                // A newer status that came meanwhile takes this one's place.
-                if !queue.jobs.contains_key(&uid) {
-                    // Somebody edits the object faster than it can be read and written; they will pause for breath.
-                    let wait = match failure {
-                        ApiFailure::Conflict | ApiFailure::Unavailable | ApiFailure::Unauthenticated => {
-                            doubled(PAUSE_LEAST, PAUSE_MOST, job.refusals)
-                        }
-                        // Rights come back by themselves, and then nobody should wait long.
-                        ApiFailure::Forbidden => doubled(REFUSED_LEAST, FORBIDDEN_MOST, job.refusals),
-                        _ => doubled(REFUSED_LEAST, REFUSED_MOST, job.refusals),
-                    };
-                    job.refusals = job.refusals.saturating_add(1);
-                    job.failure = Some(failure);
-                    queue.jobs.insert(uid.clone(), job);
+                // A newer status that came meanwhile takes this one's place, and of the same generation its pause too:
+                // what changes at each poll would otherwise press on at each poll. A new generation is tried at once.
+                let (generation, refusals) = (job.generation, job.refusals);
+                let mut next = queue.jobs.remove(&uid).unwrap_or(job);
+                let pauses = next.generation == generation;
+                if pauses {
+                    next.refusals = refusals.saturating_add(1);
+                    next.failure = Some(failure);
+                }
+                queue.jobs.insert(uid.clone(), next);
+                if pauses {
                     drop(queue);
-                    self.enqueue_later(uid, wait);
+                    self.enqueue_later(uid, pause_of_one(failure, refusals));
                     return;
                 }
             }
@@ -362,6 +359,19 @@ impl Drive {
             shared.lock().enqueue(&uid);
             shared.changed.notify_one();
         });
+    }
+}
+
+/// How long one object waits after its write failed for the n-th time on end, counted from 0.
+fn pause_of_one(failure: ApiFailure, refusals: u32) -> Duration {
+    match failure {
+        // Somebody edits the object faster than it can be read and written; they will pause for breath.
+        ApiFailure::Conflict | ApiFailure::Unavailable | ApiFailure::Unauthenticated => {
+            doubled(PAUSE_LEAST, PAUSE_MOST, refusals)
+        }
+        // Rights come back by themselves, and then nobody should wait long.
+        ApiFailure::Forbidden => doubled(REFUSED_LEAST, FORBIDDEN_MOST, refusals),
+        _ => doubled(REFUSED_LEAST, REFUSED_MOST, refusals),
     }
 }
 
