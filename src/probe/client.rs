@@ -103,16 +103,27 @@ impl HttpClients {
         let client = self.clients.get(request.tls);
         let connect_timeout = (request.lane == Lane::Suspect).then_some(SUSPECT_CONNECT_TIMEOUT);
         let attempt = Attempt::new(connect_timeout);
-        let asking = attempt.clone().scope(self.ask(&client, &url, &request));
+        let asking = attempt.clone().scope(self.ask(&client, &url, &request, &attempt));
         let answer = timeout_at(request.deadline, asking).await.unwrap_or(Err(Failure::Timeout));
+        if answer.is_err() {
+            attempt.closed().await;
+        }
         answer.map_err(|failure| {
             let failure = in_the_light_of(&attempt, failure);
             if request.tls.identity.is_none() { failure.without_identity() } else { failure }
         })
     }
 
-    async fn ask(&self, client: &HttpClient, url: &Url, request: &Request<'_>) -> Result<Answer, Failure> {
-        let sent = client.request(http_request(url, request)?).await;
+    async fn ask(
+        &self,
+        client: &HttpClient,
+        url: &Url,
+        request: &Request<'_>,
+        attempt: &Attempt,
+    ) -> Result<Answer, Failure> {
+        let mut http_request = http_request(url, request)?;
+        attempt.follow(&mut http_request);
+        let sent = client.request(http_request).await;
         let response = sent.map_err(|error| Failure::from_client(&error))?;
         let (head, mut body) = response.into_parts();
         if is_encoded(&head.headers) {
@@ -254,6 +265,10 @@ fn date_of(headers: &HeaderMap) -> Option<Timestamp> {
     let text = headers.get(DATE)?.to_str().ok()?;
     rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
 }
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod connection_tests;
 
 #[cfg(test)]
 mod tests {

@@ -2,11 +2,15 @@
 //!
 //! What happens to a connection is noted for the request that made it. A deadline that passes in the middle of a
 //! handshake looks like any other from outside, and what a host says while it closes may come before the request does.
+//! And a request that is given up can wait until its connection is closed, lest the next one stand beside it.
 
 use super::{failure::Failure, resolve::CheckedResolver};
-use hyper::{Uri, http::uri::Scheme};
+use hyper::{
+    Request, Uri,
+    http::{Extensions, uri::Scheme},
+};
 use hyper_util::{
-    client::legacy::connect::{Connected, Connection, HttpConnector},
+    client::legacy::connect::{CaptureConnection, Connected, Connection, HttpConnector, capture_connection},
     rt::TokioIo,
 };
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -25,12 +29,17 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tower::Service;
 
 /// First byte of a TLS record that carries an alert: what a port that wants TLS answers to plain HTTP.
 const TLS_ALERT: u8 = 0x15;
+/// How long a request that was given up waits for the end of its connection: a task away, unless the machine is busy.
+/// One that the host may keep, because its answer was read to the end, lives on.
+const CLOSING_MAX: Duration = Duration::from_millis(100);
 
 type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -51,7 +60,13 @@ pub struct Attempt {
 struct Notes {
     stage: AtomicU8,
     heard: OnceLock<Failure>,
+    /// Which connection carries the request, once that is known; an earlier request may have made it.
+    carrier: OnceLock<CaptureConnection>,
 }
+
+/// Cancelled when the connection is closed.
+#[derive(Clone)]
+struct Closed(CancellationToken);
 
 /// How far the connection of a request came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +92,26 @@ impl Attempt {
             0 => Stage::None,
             1 => Stage::Handshake,
             _ => Stage::Secured,
+        }
+    }
+
+    /// Learns which connection carries the request.
+    pub fn follow<B>(&self, request: &mut Request<B>) {
+        // A request belongs to one attempt.
+        let _ = self.notes.carrier.set(capture_connection(request));
+    }
+
+    /// Waits, for a moment at most, until the connection of a request that was given up is closed: it ends in a task of
+    /// its own, and a host would see the next request beside this one.
+    pub async fn closed(&self) {
+        let mut extras = Extensions::new();
+        if let Some(carrier) = self.notes.carrier.get()
+            && let Some(connection) = carrier.connection_metadata().as_ref()
+        {
+            connection.get_extras(&mut extras);
+        }
+        if let Some(Closed(closed)) = extras.remove() {
+            let _ = timeout(CLOSING_MAX, closed.cancelled()).await;
         }
     }
 
@@ -141,7 +176,8 @@ impl Connector {
                 Inner::Tls(Box::new(stream))
             }
         };
-        Ok(TokioIo::new(HostStream { inner, notes }))
+        let closed = CancellationToken::new().drop_guard();
+        Ok(TokioIo::new(HostStream { inner, notes, closed }))
     }
 }
 
@@ -168,7 +204,7 @@ impl Service<Uri> for Connector {
             let connecting = connector.connect(url, attempt.notes);
             match attempt.connect_timeout {
                 None => connecting.await,
-                Some(most) => tokio::time::timeout(most, connecting).await.map_err(|_| ConnectTimeout)?,
+                Some(most) => timeout(most, connecting).await.map_err(|_| ConnectTimeout)?,
             }
         })
     }
@@ -178,6 +214,7 @@ impl Service<Uri> for Connector {
 pub struct HostStream {
     inner: Inner,
     notes: Arc<Notes>,
+    closed: DropGuard,
 }
 
 enum Inner {
@@ -242,6 +279,6 @@ impl AsyncWrite for HostStream {
 
 impl Connection for HostStream {
     fn connected(&self) -> Connected {
-        Connected::new()
+        Connected::new().extra(Closed(self.closed.token().clone()))
     }
 }
