@@ -1,10 +1,11 @@
-//! The one sender of Events: a bounded queue, urgent ones first, at a rate that the API server and its readers can
-//! bear, and no object louder than the rest. Only overflow drops, and it is counted.
+//! The one sender of Events: a bounded queue, urgent ones first, namespace by namespace in turn, at a rate that the API
+//! server and its readers can bear, and no object louder than the rest. Only overflow drops, and it is counted.
 
 use super::{
     api_client::Hold,
     api_failure::ApiFailure,
     event_series::{Attempt, Series},
+    fair_queue::FairQueue,
     server::transition::EventText,
 };
 use crate::{
@@ -22,7 +23,7 @@ use kube::{
 };
 use serde_json::json;
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap},
     num::NonZeroU32,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -67,10 +68,16 @@ struct Queued {
     forbidden: u32,
 }
 
+impl Queued {
+    fn namespace(&self) -> String {
+        self.regarding.namespace.clone().unwrap_or_default()
+    }
+}
+
 #[derive(Default)]
 struct State {
-    urgent: VecDeque<Queued>,
-    routine: VecDeque<Queued>,
+    urgent: FairQueue<Queued>,
+    routine: FairQueue<Queued>,
     /// Events of objects that have used up their burst, by when their turn comes.
     held: BTreeMap<(Instant, u64), Queued>,
     /// When each object's burst is whole again (generic cell rate algorithm).
@@ -241,11 +248,17 @@ impl State {
     }
 
     fn push(&mut self, queued: Queued) {
-        if queued.urgent { self.urgent.push_back(queued) } else { self.routine.push_back(queued) }
+        let namespace = queued.namespace();
+        self.queue_of(&queued).push_back(&namespace, queued);
     }
 
     fn push_front(&mut self, queued: Queued) {
-        if queued.urgent { self.urgent.push_front(queued) } else { self.routine.push_front(queued) }
+        let namespace = queued.namespace();
+        self.queue_of(&queued).push_front(&namespace, queued);
+    }
+
+    fn queue_of(&mut self, queued: &Queued) -> &mut FairQueue<Queued> {
+        if queued.urgent { &mut self.urgent } else { &mut self.routine }
     }
 
     fn release(&mut self, now: Instant) {

@@ -6,6 +6,7 @@ pub mod context;
 pub mod credentials;
 pub mod event_queue;
 mod event_series;
+mod fair_queue;
 mod listing;
 pub mod own_addresses;
 pub mod plugin;

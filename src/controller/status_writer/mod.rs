@@ -1,12 +1,15 @@
 //! The one writer of status: a queue that keeps only the newest body of each object, sends transitions before
-//! heartbeats, and stays within the write budget. When the API server is away it waits; nothing else does.
+//! heartbeats and namespace by namespace in turn, and stays within the write budget. When the API server is away it
+//! waits; nothing else does.
 
 mod call;
 mod reduce;
+#[cfg(test)]
+mod tests;
 
 pub use call::{Kind, Target, seen};
 
-use super::{api_client::Hold, api_failure::ApiFailure};
+use super::{api_client::Hold, api_failure::ApiFailure, fair_queue::FairQueue};
 use crate::{metrics::Metrics, runtime::Leadership};
 use call::{Outcome, Refusals, write};
 use futures::FutureExt;
@@ -14,7 +17,7 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use kube::Client;
 use serde_json::Value;
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     num::NonZeroU32,
     panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -83,8 +86,8 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     jobs: HashMap<String, Job>,
-    transitions: VecDeque<String>,
-    heartbeats: VecDeque<String>,
+    transitions: FairQueue<String>,
+    heartbeats: FairQueue<String>,
     in_flight: HashSet<String>,
 }
 
@@ -98,7 +101,7 @@ impl Queue {
             Urgency::Transition => &mut self.transitions,
             Urgency::Heartbeat => &mut self.heartbeats,
         };
-        queue.push_back(uid.to_owned());
+        queue.push_back(&job.target.namespace, uid.to_owned());
     }
 
     /// Puts everything in its queue again that pauses because the API server was away; how much that is.
@@ -377,62 +380,4 @@ fn pause_of_one(failure: ApiFailure, refusals: u32) -> Duration {
 
 fn doubled(least: Duration, most: Duration, times: u32) -> Duration {
     least.saturating_mul(1 << times.min(16)).min(most)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::controller::server::live::Live;
-    use serde_json::json;
-
-    #[test]
-    fn pauses_double_up_to_their_bound() {
-        let pauses: Vec<_> = (0..7).map(|n| doubled(PAUSE_LEAST, PAUSE_MOST, n).as_millis()).collect();
-        assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 4000, 4000]);
-    }
-
-    /// A bug in writing one status costs that one: the next of the same object, and the others, are written.
-    #[tokio::test(start_paused = true)]
-    async fn a_bug_in_one_write_costs_one_write() {
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let book = Arc::clone(&asked);
-        let service = tower::service_fn(move |request: axum::http::Request<kube::client::Body>| {
-            let path = request.uri().path().to_owned();
-            book.lock().unwrap().push(path.rsplit('/').nth(1).unwrap_or_default().to_owned());
-            let first = book.lock().unwrap().len() == 1;
-            async move {
-                assert!(!first, "a bug");
-                let object = json!({"apiVersion": "v", "kind": "k", "metadata": {"resourceVersion": "9"}});
-                axum::http::Response::builder().body(axum::body::Body::from(object.to_string()))
-            }
-        });
-        let metrics = Metrics::new(&Live::default(), 1, &Leadership::always());
-        let writer = StatusWriter::new(
-            Client::new(service, "d"),
-            Hold::default(),
-            Leadership::always(),
-            Arc::clone(&metrics),
-        );
-        let running = tokio::spawn(writer.clone().run(CancellationToken::new()));
-        let submit = |name: &str| {
-            let newest = Arc::default();
-            let target = Target {
-                kind: Kind::OllamaServer,
-                namespace: "n".into(),
-                name: name.into(),
-                uid: name.into(),
-                newest,
-            };
-            writer.submit(target, None, &json!({}), Urgency::Transition, Box::new(|| {}));
-        };
-        for name in ["a", "b", "a"] {
-            submit(name);
-            sleep(Duration::from_secs(1)).await;
-        }
-        assert_eq!(*asked.lock().unwrap(), ["a", "b", "a"]);
-        assert!(!running.is_finished());
-        let text = metrics.expose();
-        assert!(text.contains("ollama_fleet_panics_total 1\n"), "{text}");
-        assert!(text.contains(r#"outcome="written"} 2"#), "{text}");
-    }
 }
