@@ -22,6 +22,7 @@ use ollama_fleet_operator::{
 use rustls::pki_types::DnsName;
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 
 /// Three polls a second apart, the deadline and a second, three times over for a busy machine.
 const VERDICT: Duration = Duration::from_millis(3 * 4800);
@@ -226,6 +227,24 @@ async fn a_port_that_wants_tls_is_recognised() {
     }
 }
 
+/// An operator to which this authority is one of the platform's, and the folder that says so.
+async fn operator_trusting(
+    own: &Authority,
+    control_plane: &'static ControlPlane,
+    namespace: &Namespace,
+) -> (Operator, TempDir) {
+    let folder = tempfile::tempdir().unwrap();
+    let roots = folder.path().join("roots.pem");
+    std::fs::write(&roots, own.pem()).unwrap();
+    let operator = Operator::builder(control_plane)
+        .namespace(namespace)
+        .env("SSL_CERT_FILE", &roots.display().to_string())
+        .env("SSL_CERT_DIR", &folder.path().display().to_string())
+        .start()
+        .await;
+    (operator, folder)
+}
+
 /// One host with a fault, and what the user reads about it.
 struct Row {
     name: &'static str,
@@ -245,17 +264,9 @@ async fn row(name: &'static str, way: impl Into<Way>, spec: Value, words: Option
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_trusted_is_told_in_words_that_help() {
     let own = Authority::new("own");
-    let folder = tempfile::tempdir().unwrap();
-    let roots = folder.path().join("roots.pem");
-    std::fs::write(&roots, own.pem()).unwrap();
     let control_plane = ControlPlane::shared();
     let (namespace, client) = (Namespace::new(control_plane).await, control_plane.client().await);
-    let operator = Operator::builder(control_plane)
-        .namespace(&namespace)
-        .env("SSL_CERT_FILE", &roots.display().to_string())
-        .env("SSL_CERT_DIR", &folder.path().display().to_string())
-        .start()
-        .await;
+    let (operator, _roots) = operator_trusting(&own, control_plane, &namespace).await;
     let (good, for_name) = (own.issue(&[ADDRESS]), own.issue(&[NAME]));
     let nobodys = Leaf::self_signed(&[ADDRESS]);
     let clients = Authority::new("clients");
@@ -349,17 +360,9 @@ async fn what_cannot_be_trusted_is_told_in_words_that_help() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_renewed_certificate_is_taken_and_a_strangers_is_not() {
     let own = Authority::new("own");
-    let folder = tempfile::tempdir().unwrap();
-    let roots = folder.path().join("roots.pem");
-    std::fs::write(&roots, own.pem()).unwrap();
     let control_plane = ControlPlane::shared();
     let (namespace, client) = (Namespace::new(control_plane).await, control_plane.client().await);
-    let operator = Operator::builder(control_plane)
-        .namespace(&namespace)
-        .env("SSL_CERT_FILE", &roots.display().to_string())
-        .env("SSL_CERT_DIR", &folder.path().display().to_string())
-        .start()
-        .await;
+    let (operator, _roots) = operator_trusting(&own, control_plane, &namespace).await;
     let host = TlsHost::start(Secured::by(&own.issue(&[NAME]))).await;
     let agent = TlsHost::start(Secured::by(&own.issue(&[NAME]))).await;
     let values = json!([{"name": "version", "type": "Integer", "jsonPaths": ["$.version"]}]);

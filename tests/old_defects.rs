@@ -23,8 +23,8 @@
 //! | 18 | no authentication, no TLS, no metrics, state in memory only | `outside::metrics_are_for_holders_of_a_token_with_the_right_to_read_them`, `odd_http::tls_that_cannot_be_trusted_is_told_and_never_gone_around`, `quiet::what_happened_during_a_restart_is_told`; the proxy is out of scope |
 
 use crate::support::{
-    ControlPlane, Fleet, Namespace, Operator, PATIENCE, Scene, apply, binaries, condition, events,
-    eventually, get, holds_for, metric_value,
+    ControlPlane, Fleet, NamedTests, Namespace, Operator, PATIENCE, Scene, apply, binaries, condition,
+    events, eventually, get, holds_for, metric_value,
     objects::{fleet_metrics, has_condition, plugin, server_with, status_of},
 };
 use axum::{Router, routing};
@@ -38,17 +38,14 @@ const ROWS: usize = 18;
 /// The table above has all rows, and every test that it names exists.
 #[test]
 fn every_row_has_its_test_or_a_reason() {
+    let tests = NamedTests::read();
     let own = fs::read_to_string(binaries::repository().join("tests/old_defects.rs")).unwrap();
     let rows = own.lines().filter_map(|line| line.strip_prefix("//! | ")?.split_once(" | "));
     let mut numbers = BTreeSet::new();
     for (number, rest) in rows {
         let Ok(number) = number.parse::<usize>() else { continue };
         numbers.insert(number);
-        let mut named = 0;
-        for name in rest.split('`').skip(1).step_by(2) {
-            binaries::test_is_there(name).unwrap_or_else(|problem| panic!("row {number}: {problem}"));
-            named += 1;
-        }
+        let named = tests.check(&format!("row {number}"), rest);
         assert!(named > 0 || rest.contains("out of scope: "), "row {number} has no test and no reason");
     }
     assert_eq!(numbers, (1..=ROWS).collect());

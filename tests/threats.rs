@@ -1,12 +1,13 @@
 //! The threat model in SECURITY.md names tests, and they exist.
 
-use crate::support::binaries;
+use crate::support::{NamedTests, binaries::repository};
 use std::fs;
 
 /// Every row of the table has somebody who would do it, something that stands against it, and tests that exist.
 #[test]
 fn every_threat_names_tests_that_exist() {
-    let text = fs::read_to_string(binaries::repository().join("SECURITY.md")).unwrap();
+    let tests = NamedTests::read();
+    let text = fs::read_to_string(repository().join("SECURITY.md")).unwrap();
     let rows = text.lines().skip_while(|line| !line.starts_with("| threat |")).skip(2);
     let rows: Vec<Vec<&str>> = rows
         .take_while(|line| line.starts_with('|'))
@@ -16,13 +17,6 @@ fn every_threat_names_tests_that_exist() {
     for row in rows {
         let [threat, who, against, shown] = row[..] else { panic!("a row has four cells: {row:?}") };
         assert!(!who.is_empty() && !against.is_empty(), "{threat}");
-        let mut named = 0;
-        for name in shown.split('`').skip(1).step_by(2) {
-            if !name.starts_with("make ") {
-                binaries::test_is_there(name).unwrap_or_else(|problem| panic!("{threat}: {problem}"));
-            }
-            named += 1;
-        }
-        assert!(named > 0, "{threat}: nothing shows it");
+        assert!(tests.check(threat, shown) > 0, "{threat}: nothing shows it");
     }
 }

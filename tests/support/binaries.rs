@@ -38,20 +38,6 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Whether there is a test `file::name` or `folder::file::name`, for documents that name tests; what is wrong, if not.
-pub fn test_is_there(name: &str) -> Result<(), String> {
-    let tests = repository().join("tests");
-    let (file, test) = name.rsplit_once("::").ok_or_else(|| format!("{name} is no file::test"))?;
-    let file = file.replace("::", "/");
-    let source = [format!("{file}.rs"), format!("{file}/mod.rs")];
-    let source = source.iter().find_map(|source| std::fs::read_to_string(tests.join(source)).ok());
-    let source = source.ok_or_else(|| format!("there is no file {file}"))?;
-    let declaration = format!("fn {test}(");
-    let declared =
-        source.lines().any(|line| line.trim_start_matches("async ").strip_prefix(&declaration).is_some());
-    if declared { Ok(()) } else { Err(format!("there is no test {name}")) }
-}
-
 fn tools() -> PathBuf {
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = cache.or_else(|| env::home_dir().map(|home| home.join(".cache")));

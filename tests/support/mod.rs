@@ -26,6 +26,7 @@ pub mod faulty;
 pub mod fleet;
 pub mod http;
 pub mod metrics;
+pub mod named_tests;
 pub mod namespace;
 pub mod objects;
 pub mod operator;
@@ -45,6 +46,7 @@ pub use dns::{Dns, Reply};
 pub use faulty::{Faulty, full, is_well};
 pub use fleet::Fleet;
 pub use metrics::metric_value;
+pub use named_tests::NamedTests;
 pub use namespace::Namespace;
 pub use objects::{
     all_events, apply, condition, count, create, events, get, patch_spec, plugin, resource_version, server,
