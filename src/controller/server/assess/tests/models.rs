@@ -1,0 +1,88 @@
+//! Models, installed and loaded: what comes and goes, and what a failed answer leaves standing.
+
+use super::*;
+
+#[test]
+fn models_that_come_and_go_are_announced_by_name() {
+    let mut scene = Scene::new(json!({}));
+    scene.poll(online_with(&[], &["a"]));
+    assert_eq!(
+        scene.poll(online_with(&["a", "b"], &["a", "b"])),
+        [
+            Transition::ModelLoaded("a".into()),
+            Transition::ModelLoaded("b".into()),
+            Transition::ModelAdded("b".into())
+        ]
+    );
+    assert_eq!(
+        scene.poll(online_with(&["b"], &["b"])),
+        [Transition::ModelUnloaded("a".into()), Transition::ModelRemoved("a".into())]
+    );
+}
+
+#[rstest]
+#[case::failed(Part::Failed(Failure::InvalidResponse), Part::Failed(Failure::Timeout))]
+#[case::missing(Part::Missing, Part::Missing)]
+#[case::not_asked(Part::NotAsked, Part::NotAsked)]
+fn one_endpoint_never_empties_a_list(
+    #[case] loaded: Part<Vec<LoadedSeen>>,
+    #[case] models: Part<Vec<ModelSeen>>,
+) {
+    let mut scene = Scene::new(json!({}));
+    scene.poll(online());
+    let report = HostReport { version: Part::Known("0.24.0".into()), models, loaded };
+    for _ in 0..5 {
+        assert_eq!(scene.poll(HostOutcome::Online(report.clone())), []);
+    }
+    assert_eq!(scene.memory.status.models.as_ref().unwrap().len(), 2);
+    assert_eq!(scene.memory.status.loaded_models.as_ref().unwrap().len(), 1);
+}
+
+#[test]
+fn an_endpoint_that_keeps_failing_is_named_in_the_message() {
+    let mut scene = Scene::new(json!({}));
+    scene.poll(online());
+    let report = HostReport {
+        version: Part::Known("0.24.0".into()),
+        models: Part::NotAsked,
+        loaded: Part::Failed(Failure::InvalidResponse),
+    };
+    let writes = scene.writes_of(|scene| {
+        for _ in 0..5 {
+            scene.poll(HostOutcome::Online(report.clone()));
+        }
+    });
+    let ready = condition::find(&scene.memory.status.conditions, "Ready").unwrap();
+    assert!(ready.message.contains("loadedModels"), "{}", ready.message);
+    assert_eq!(writes, 1, "said once, and not before it has lasted");
+}
+
+#[test]
+fn a_moving_expiry_is_no_reason_to_write_but_stopping_is() {
+    let with_expiry = |expires| {
+        HostOutcome::Online(HostReport {
+            version: Part::Known("0.24.0".into()),
+            models: Part::NotAsked,
+            loaded: Part::Known(vec![LoadedSeen { name: "a".into(), expires, ..LoadedSeen::default() }]),
+        })
+    };
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let mut scene = Scene::new(json!({}));
+    scene.poll(with_expiry(Expiry::At(at(1000))));
+    assert_eq!(scene.writes_of(|scene| drop(scene.poll(with_expiry(Expiry::At(at(2000)))))), 0);
+    assert_eq!(scene.writes_of(|scene| drop(scene.poll(with_expiry(Expiry::Past(at(2000)))))), 1);
+    assert_eq!(scene.memory.status.loaded_models.as_ref().unwrap()[0].state, "Stopping");
+}
+
+#[test]
+fn an_endpoint_that_goes_away_is_said_to_give_nothing() {
+    let mut scene = Scene::new(json!({}));
+    scene.poll(online());
+    let report =
+        HostReport { version: Part::Known("0.24.0".into()), models: Part::NotAsked, loaded: Part::Missing };
+    for _ in 0..3 {
+        scene.poll(HostOutcome::Online(report.clone()));
+    }
+    let ready = condition::find(&scene.memory.status.conditions, "Ready").unwrap();
+    assert!(ready.message.contains("loadedModels"), "{}", ready.message);
+}
