@@ -174,8 +174,9 @@ class Bench:
 
     def read(self):
         at = time.monotonic()
-        count = len(json.loads(self.api.get(Api.SERVERS))["items"])
-        self.report.add("LIST of all", f"{time.monotonic() - at:.2f} s", "2 s at 10,000")
+        answer = self.api.get(Api.SERVERS)
+        self.report.add("LIST of all", f"{time.monotonic() - at:.2f} s, {len(answer) / 1e6:.0f} MB", "2 s at 10,000")
+        count = len(json.loads(answer)["items"])
         if count != self.size:
             raise stack.StackError(f"the list has {count} servers")
         at = time.monotonic()
