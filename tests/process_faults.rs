@@ -15,7 +15,11 @@ use nix::{
 };
 use ollama_fleet_operator::api::OllamaServer;
 use serde_json::json;
-use std::time::{Duration, Instant};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+use tokio::net::TcpSocket;
 
 /// Longest time between two polls of a host that is asked every second, in milliseconds: one interval may be cut short or
 /// drawn out as the clock jumps.
@@ -114,8 +118,13 @@ async fn few_descriptors_and_no_disk_are_enough() {
     })
     .await;
     // An hour's worth of readers at the door takes descriptors too.
-    let doors: Vec<std::net::TcpStream> =
-        (0..60).filter_map(|_| std::net::TcpStream::connect(operator.api_address()).ok()).collect();
+    let mut doors = Vec::new();
+    for number in 0..60 {
+        // One address may hold some of the places only.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 1, 1 + number / 12], 0))).unwrap();
+        doors.extend(socket.connect(operator.api_address().parse().unwrap()).await);
+    }
     fleet.patch(&format!("0-{}", hosts / 2 - 1), json!({"ollama": {"mode": "hang"}})).await;
     eventually(4 * PATIENCE, "the dead half has its verdict", async || {
         let dead = verdicts("Timeout").await?;
