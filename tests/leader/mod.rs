@@ -3,6 +3,7 @@
 //!
 //! The durations are short ones. `LEASE_DEFAULTS=1` runs the tests with those that the operator has by itself.
 
+mod plugins;
 mod proxy;
 
 use crate::support::{
@@ -42,16 +43,20 @@ struct World {
 
 impl World {
     async fn new(hosts: usize) -> Self {
-        let control_plane = ControlPlane::shared();
-        let world = Self {
-            client: control_plane.client().await,
-            namespace: Namespace::new(control_plane).await,
-            fleet: Fleet::start(hosts).await,
-        };
+        let world = Self::without_servers(hosts).await;
         for host in 0..hosts {
             apply(&world.client, &world.namespace, &server(&name(host), world.fleet.host(host))).await;
         }
         world
+    }
+
+    async fn without_servers(hosts: usize) -> Self {
+        let control_plane = ControlPlane::shared();
+        Self {
+            client: control_plane.client().await,
+            namespace: Namespace::new(control_plane).await,
+            fleet: Fleet::start(hosts).await,
+        }
     }
 
     fn replica(&self, [lease, deadline, retry]: [u64; 3]) -> Builder {
