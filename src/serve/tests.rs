@@ -1,6 +1,7 @@
 //! The listeners as a client sees them, in this process, with a mocked apiserver.
 
 mod fleet;
+mod scrapes;
 
 use super::{
     LocalAddrs, Metrics, ServeError, Serving, Shown,
@@ -368,13 +369,6 @@ async fn shutdown_ends_both_listeners_although_a_client_idles() {
     assert!(TcpStream::connect(at.health).await.is_err());
 }
 
-/// Sends a request and leaves the answer unread.
-async fn ask_without_reading(at: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(at).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-    stream
-}
-
 /// Asks until the answer has that status, for at most 30 s; the last answer must have it.
 async fn get_until(url: &str, status: StatusCode) -> reqwest::Response {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
@@ -386,22 +380,6 @@ async fn get_until(url: &str, status: StatusCode) -> reqwest::Response {
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-}
-
-#[tokio::test]
-async fn only_so_many_scrapes_at_once_and_a_reader_who_leaves_makes_room() {
-    let large: Metrics = Arc::new(|| "x".repeat(32 << 20));
-    let running = start_with(&args("127.0.0.1:0", ApiAuth::None), large, shown(&Readiness::new()));
-    let mut slow = Vec::new();
-    for _ in 0..4 {
-        slow.push(ask_without_reading(running.at.main).await);
-    }
-    let response = get_until(&running.url("/metrics"), StatusCode::SERVICE_UNAVAILABLE).await;
-    assert_eq!(response.headers()["retry-after"], "1");
-
-    slow.pop();
-    let response = get_until(&running.url("/metrics"), StatusCode::OK).await;
-    assert_eq!(response.bytes().await.unwrap().len(), 32 << 20);
 }
 
 #[tokio::test]
