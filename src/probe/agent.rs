@@ -3,7 +3,8 @@
 use super::{
     Failure, Lane, Owner, Prober,
     client::{BODY_MAX, Request},
-    limits::PATIENCE,
+    fair::Slot,
+    limits::{Namespace, PATIENCE},
     tls::TlsSettings,
     turns::Asker,
 };
@@ -11,6 +12,10 @@ use crate::api::endpoint::Endpoint;
 use hyper::header::HeaderValue;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
+
+/// Answers from which on taking them apart may take so long that others should not wait for it. Those of agents are
+/// some kilobytes; exporters' reach 150.
+const LARGE_ANSWER: usize = 64 * 1024;
 
 /// One agent to be read.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +38,8 @@ pub struct AgentAnswer {
     pub body: Vec<u8>,
     /// When it was here, for rates.
     pub came: std::time::Instant,
+    /// Of a large body: so many bodies are here at once, also while they wait to be taken apart.
+    _room: Option<Slot>,
 }
 
 impl Prober {
@@ -62,6 +69,11 @@ impl Prober {
         Some(result)
     }
 
+    /// A slot for taking an answer apart that is so large that others could have to wait for it; `None` if it is not.
+    pub async fn parsing_slot(&self, namespace: &Namespace, answer: &AgentAnswer) -> Option<Slot> {
+        if answer.body.len() < LARGE_ANSWER { None } else { self.limits.parsing_slot(namespace).await }
+    }
+
     async fn read(&self, target: &AgentTarget, deadline: Instant) -> Result<AgentAnswer, Failure> {
         let request = Request {
             endpoint: &target.endpoint,
@@ -83,6 +95,7 @@ impl Prober {
                 content_type: answer.content_type,
                 body: answer.body,
                 came: Instant::now().into_std(),
+                _room: answer.room,
             }),
         }
     }

@@ -7,6 +7,7 @@ use super::{
     clients::{Clients, HttpClient},
     connect::{Attempt, Stage},
     failure::Failure,
+    fair::Slot,
     limits::{Limits, Namespace, SMALL_BODY},
     resolve::CheckedResolver,
     tls::{ClientConfigs, TlsSettings},
@@ -63,6 +64,8 @@ pub struct Answer {
     pub date: Option<Timestamp>,
     pub content_type: Option<String>,
     pub body: Vec<u8>,
+    /// Held for as long as the body is, if it is large.
+    pub room: Option<Slot>,
 }
 
 /// What one request needs beyond its path.
@@ -130,7 +133,7 @@ impl HttpClients {
             return Err(Failure::InvalidResponse);
         }
         let status = head.status;
-        let body = if status.is_success() {
+        let (body, room) = if status.is_success() {
             self.read(&mut body, request).await?
         } else {
             let complaint = complaint(&mut body).await;
@@ -138,20 +141,25 @@ impl HttpClients {
             if plain && status == StatusCode::BAD_REQUEST && complains_about_tls(&complaint) {
                 return Err(Failure::TlsWanted);
             }
-            Vec::new()
+            (Vec::new(), None)
         };
         let (date, content_type) = (date_of(&head.headers), content_type_of(&head.headers));
-        Ok(Answer { status: status.as_u16(), date, content_type, body })
+        Ok(Answer { status: status.as_u16(), date, content_type, body, room })
     }
 
-    async fn read(&self, incoming: &mut Incoming, request: &Request<'_>) -> Result<Vec<u8>, Failure> {
+    /// The body, and the slot that it takes once it is large.
+    async fn read(
+        &self,
+        incoming: &mut Incoming,
+        request: &Request<'_>,
+    ) -> Result<(Vec<u8>, Option<Slot>), Failure> {
         let announced = incoming.size_hint().lower();
         if announced > request.body_max as u64 {
             return Err(Failure::ResponseTooLarge);
         }
         let announced = usize::try_from(announced).unwrap_or_default();
         let mut body = Vec::with_capacity(announced.min(SMALL_BODY));
-        let mut large = None;
+        let mut room = None;
         while let Some(frame) = incoming.frame().await {
             let frame = frame.map_err(|error| Failure::from_body(&error))?;
             // Trailers tell nothing.
@@ -160,13 +168,13 @@ impl HttpClients {
             if length > request.body_max {
                 return Err(Failure::ResponseTooLarge);
             }
-            if length > SMALL_BODY && large.is_none() {
-                large = self.limits.large_body(request.namespace).await;
+            if length > SMALL_BODY && room.is_none() {
+                room = self.limits.large_body(request.namespace).await;
                 body.reserve_exact(announced.saturating_sub(body.len()));
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(body)
+        Ok((body, room))
     }
 }
 

@@ -1,5 +1,5 @@
 //! How much is asked at once, by everybody together: slots for polls that are well and for polls that are not, for
-//! lookups of names and for large bodies, and the turns at each address.
+//! lookups of names, for large bodies and for taking them apart, and the turns at each address.
 
 use super::{
     client::Lane,
@@ -21,10 +21,13 @@ const AGENT_HEALTHY_MAX: usize = 2048;
 const AGENT_SUSPECT_MAX: usize = 512;
 /// Lookups take milliseconds, or the two seconds of their deadline; each has a socket.
 const LOOKUPS_MAX: usize = 512;
-/// Bodies that have outgrown [`SMALL_BODY`]. A list of models may have 4 MiB and anything else 1 MiB, so these are at
+/// Bodies that have outgrown [`SMALL_BODY`], until they are taken apart. A list of models may have 4 MiB and anything else 1 MiB, so these are at
 /// most 256 MiB, and all the small ones that fit into the slots above at most 112. What a connection holds besides has a
 /// bound of its own.
 const LARGE_BODIES_MAX: usize = 64;
+/// Large answers of agents that are taken apart at once: half of the cores of a small machine stay free for everybody
+/// else. Those that wait for it keep the slot of a large body, so that they are bounded too.
+const PARSED_AT_ONCE: usize = 2;
 /// Bytes that every body may have without asking: answers of a usual host with a dozen models have less.
 pub const SMALL_BODY: usize = 16 << 10;
 
@@ -54,6 +57,7 @@ pub struct Limits {
     agents: [FairSlots; 2],
     lookups: FairSlots,
     large_bodies: FairSlots,
+    parsing: FairSlots,
     turns: Turns,
 }
 
@@ -79,6 +83,7 @@ impl Limits {
             agents: [slots(AGENT_HEALTHY_MAX), slots(AGENT_SUSPECT_MAX)],
             lookups: slots(LOOKUPS_MAX),
             large_bodies: FairSlots::new(LARGE_BODIES_MAX),
+            parsing: FairSlots::new(PARSED_AT_ONCE),
             turns: Turns::default(),
         }
     }
@@ -101,6 +106,11 @@ impl Limits {
     /// A slot for a body of more than [`SMALL_BODY`].
     pub async fn large_body(&self, namespace: &Namespace) -> Option<Slot> {
         self.large_bodies.slot(namespace).await
+    }
+
+    /// A slot for taking a large answer apart.
+    pub async fn parsing_slot(&self, namespace: &Namespace) -> Option<Slot> {
+        self.parsing.slot(namespace).await
     }
 
     /// Waits for the turn at this address. Two objects may name one host; the host is asked by one at a time.

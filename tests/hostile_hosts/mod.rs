@@ -2,6 +2,7 @@
 
 mod agents;
 mod bodies;
+mod exporters;
 mod fleet;
 mod framing;
 mod names;
