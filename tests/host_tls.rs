@@ -210,7 +210,11 @@ async fn each_fault_of_tls_has_its_class() {
         let host = TlsHost::start(way).await;
         let failure = poll(&prober, &host.https(), &trusting(&own)).await;
         assert_eq!(failure, Some(expected), "row {row}: {:?}", host.seen());
-        assert_eq!((host.seen().plain, host.seen().requests.len()), (0, 0), "row {row}: {:?}", host.seen());
+        let vllm = HostTarget { backend: BackendType::Vllm, ..target(&host.https(), trusting(&own)) };
+        assert_eq!(prober.host(&vllm).await, HostOutcome::Failed(expected), "row {row}");
+        // Each poll has tried once, and told nothing.
+        let seen = host.seen();
+        assert_eq!((seen.connections, seen.plain, seen.requests.len()), (2, 0, 0), "row {row}: {seen:?}");
     }
     let silent = TlsHost::start(Way::Silent).await;
     let short = HostTarget { timeout: Duration::from_millis(700), ..target(&silent.https(), trusting(&own)) };
