@@ -1,5 +1,5 @@
 //! Connections to hosts: TCP to the one address that was checked and whose turn is held, and TLS on it for https, never
-//! one in place of the other. None outlives the request that began it unless it carries an answer.
+//! one in place of the other. What is not connected by the end of the request that wanted it never will be.
 //!
 //! What happens to a connection is noted for the request that made it. A deadline that passes in the middle of a
 //! handshake looks like any other from outside, and what a host says while it closes may come before the request does.
