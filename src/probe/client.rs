@@ -2,10 +2,11 @@
 //!
 //! Deadlines are the caller's: one covers a whole poll, and every call here is over by it.
 
+pub use super::clients::Route;
 use super::{
     address::{AddressPolicy, SharedPolicy},
-    clients::{Clients, HttpClient},
-    connect::{Attempt, Stage},
+    clients::Clients,
+    connect::{Attempt, Destination, Stage},
     failure::Failure,
     fair::Slot,
     limits::{Limits, Namespace, SMALL_BODY},
@@ -39,7 +40,7 @@ const COMPLAINT_MAX: usize = 1024;
 const CONTENT_TYPE_MAX: usize = 256;
 const AGENT: &str = concat!("ollama-fleet-operator/", env!("CARGO_PKG_VERSION"));
 
-/// Which client a request goes through.
+/// Which slots a poll has, and how much time to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// Hosts that answered last time, or were never asked.
@@ -71,6 +72,8 @@ pub struct Answer {
 /// What one request needs beyond its path.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
+    /// What it goes through.
+    pub route: &'a Route,
     pub endpoint: &'a Endpoint,
     pub path: &'a str,
     /// Of whoever asks, for its share of large bodies.
@@ -100,13 +103,20 @@ impl HttpClients {
         Ok(Self { clients: Clients::new(resolver, ClientConfigs::new()?), policy, limits })
     }
 
+    /// What one poll asks one address with.
+    pub fn route(&self, tls: &TlsSettings, destination: Destination) -> Route {
+        self.clients.route(tls, destination)
+    }
+
     /// One GET. Any status is an answer; what is not an answer at all is a [`Failure`].
     pub async fn get(&self, request: Request<'_>) -> Result<Answer, Failure> {
         let url = checked_url(request.endpoint, request.path, &self.policy.get())?;
-        let client = self.clients.get(request.tls);
-        let connect_timeout = (request.lane == Lane::Suspect).then_some(SUSPECT_CONNECT_TIMEOUT);
-        let attempt = Attempt::new(connect_timeout);
-        let asking = attempt.clone().scope(self.ask(&client, &url, &request, &attempt));
+        let connected_by = match request.lane {
+            Lane::Healthy => request.deadline,
+            Lane::Suspect => request.deadline.min(Instant::now() + SUSPECT_CONNECT_TIMEOUT),
+        };
+        let attempt = Attempt::new(Arc::clone(&request.route.destination), connected_by);
+        let asking = attempt.clone().scope(self.ask(&url, &request, &attempt));
         let answer = timeout_at(request.deadline, asking).await.unwrap_or(Err(Failure::Timeout));
         if answer.is_err() {
             attempt.closed().await;
@@ -117,16 +127,10 @@ impl HttpClients {
         })
     }
 
-    async fn ask(
-        &self,
-        client: &HttpClient,
-        url: &Url,
-        request: &Request<'_>,
-        attempt: &Attempt,
-    ) -> Result<Answer, Failure> {
+    async fn ask(&self, url: &Url, request: &Request<'_>, attempt: &Attempt) -> Result<Answer, Failure> {
         let mut http_request = http_request(url, request)?;
         attempt.follow(&mut http_request);
-        let sent = client.request(http_request).await;
+        let sent = request.route.client.request(http_request).await;
         let response = sent.map_err(|error| Failure::from_client(&error))?;
         let (head, mut body) = response.into_parts();
         if is_encoded(&head.headers) {

@@ -1,17 +1,15 @@
-//! The HTTP clients, one for each way to secure a connection. Making one means reading keys and authorities, so each is
-//! kept while it is used; and no longer, because it holds a key.
+//! The HTTP clients: one for each address that a poll asks, so that its connections are nobody else's and end with it,
+//! upon a connector for each way to secure a connection. Making one of these means reading keys and authorities, so each
+//! is kept while it is used; and no longer, because it holds a key.
 
 use super::{
-    connect::Connector,
+    connect::{Connector, Destination},
     resolve::CheckedResolver,
     tls::{ClientConfigs, TlsSettings},
 };
 use http_body_util::Empty;
 use hyper::body::Bytes;
-use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -19,10 +17,10 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Clients that are kept: a fleet of the size that this is made for, with certificates of its own for every host. Past
-/// it hosts are still asked, by clients that are made for one request.
+/// Connectors that are kept: a fleet of the size that this is made for, with certificates of its own for every host. Past
+/// it hosts are still asked, by connectors that are made for one poll.
 const KEPT_MAX: usize = 10_000;
-/// A client that was not used for this long goes. Hosts are asked every few seconds; for the few that are asked less
+/// A connector that was not used for this long goes. Hosts are asked every few seconds; for the few that are asked less
 /// often, making one anew is nothing.
 const UNUSED_MAX: Duration = Duration::from_mins(2);
 /// Headers of one answer; Ollama and the known exporters send fewer than ten.
@@ -30,10 +28,14 @@ const HEADERS_MAX: usize = 64;
 /// What a connection may hold of an answer that is not taken yet, and so the longest head. Without a bound of ours it is
 /// some 400 KiB, and a thousand hosts that never end their headers would take half a GiB.
 const BUFFER_MAX: usize = 32 << 10;
-/// A poll closes its connection with its last request; what a failed poll left open goes after this.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub type HttpClient = Client<Connector, Empty<Bytes>>;
+
+/// What one poll asks one address with.
+pub struct Route {
+    pub client: HttpClient,
+    pub destination: Arc<Destination>,
+}
 
 /// The clients of all hosts and agents. Cheap to clone.
 #[derive(Clone)]
@@ -44,50 +46,52 @@ pub struct Clients {
 }
 
 struct Kept {
-    clients: HashMap<TlsSettings, KeptClient>,
+    connectors: HashMap<TlsSettings, KeptConnector>,
     swept: Instant,
 }
 
-struct KeptClient {
-    client: HttpClient,
+struct KeptConnector {
+    connector: Connector,
     used: Instant,
 }
 
 impl Clients {
     pub fn new(resolver: CheckedResolver, configs: ClientConfigs) -> Self {
-        let kept = Kept { clients: HashMap::new(), swept: Instant::now() };
+        let kept = Kept { connectors: HashMap::new(), swept: Instant::now() };
         Self { resolver, configs: Arc::new(configs), kept: Arc::new(Mutex::new(kept)) }
     }
 
-    /// The client for these settings.
-    pub fn get(&self, settings: &TlsSettings) -> HttpClient {
+    /// A client that dials nothing but this. A poll closes its connection with its last request; what a failed poll
+    /// leaves open goes with the client.
+    pub fn route(&self, settings: &TlsSettings, destination: Destination) -> Route {
+        let client = Client::builder(TokioExecutor::new())
+            .http1_max_headers(HEADERS_MAX)
+            .http1_max_buf_size(BUFFER_MAX)
+            .pool_max_idle_per_host(1)
+            .pool_idle_timeout(None)
+            .build(self.connector(settings));
+        Route { client, destination: Arc::new(destination) }
+    }
+
+    /// The connector for these settings.
+    fn connector(&self, settings: &TlsSettings) -> Connector {
         let now = Instant::now();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if now.duration_since(kept.swept) >= UNUSED_MAX {
             kept.swept = now;
-            kept.clients.retain(|_, kept| now.duration_since(kept.used) < UNUSED_MAX);
+            kept.connectors.retain(|_, kept| now.duration_since(kept.used) < UNUSED_MAX);
         }
-        if let Some(kept) = kept.clients.get_mut(settings) {
+        if let Some(kept) = kept.connectors.get_mut(settings) {
             kept.used = now;
-            return kept.client.clone();
+            return kept.connector.clone();
         }
-        let client = self.make(settings);
-        if kept.clients.len() < KEPT_MAX {
-            kept.clients.insert(settings.clone(), KeptClient { client: client.clone(), used: now });
-        }
-        client
-    }
-
-    fn make(&self, settings: &TlsSettings) -> HttpClient {
         let name = settings.server_name.clone().map(Into::into);
         let connector = Connector::new(self.resolver.clone(), self.configs.make(settings), name);
-        Client::builder(TokioExecutor::new())
-            .http1_max_headers(HEADERS_MAX)
-            .http1_max_buf_size(BUFFER_MAX)
-            .pool_max_idle_per_host(1)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_timer(TokioTimer::new())
-            .build(connector)
+        if kept.connectors.len() < KEPT_MAX {
+            let kept_connector = KeptConnector { connector: connector.clone(), used: now };
+            kept.connectors.insert(settings.clone(), kept_connector);
+        }
+        connector
     }
 }
 
@@ -111,21 +115,21 @@ mod tests {
     }
 
     fn kept(clients: &Clients) -> usize {
-        clients.kept.lock().unwrap().clients.len()
+        clients.kept.lock().unwrap().connectors.len()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_is_kept_while_it_is_used_and_no_longer() {
+    async fn a_connector_is_kept_while_it_is_used_and_no_longer() {
         let clients = clients();
         for _ in 0..3 {
-            clients.get(&named(1));
-            clients.get(&named(2));
+            clients.connector(&named(1));
+            clients.connector(&named(2));
         }
         assert_eq!(kept(&clients), 2);
         tokio::time::advance(UNUSED_MAX / 2).await;
-        clients.get(&named(1));
+        clients.connector(&named(1));
         tokio::time::advance(UNUSED_MAX / 2).await;
-        clients.get(&named(1));
+        clients.connector(&named(1));
         assert_eq!(kept(&clients), 1);
     }
 
@@ -133,7 +137,7 @@ mod tests {
     async fn there_is_an_end_to_what_is_kept_and_none_to_what_is_asked() {
         let clients = clients();
         for number in 0..KEPT_MAX + 10 {
-            clients.get(&named(number));
+            clients.connector(&named(number));
         }
         assert_eq!(kept(&clients), KEPT_MAX);
     }

@@ -6,11 +6,7 @@ use super::{
     fair::{FairSlots, Slot},
     turns::{Asker, Turn, Turns},
 };
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// 10,000 healthy hosts at 10 s and 50 ms each need 50 slots; the rest is room for slow ones. Bounds open sockets.
 const HEALTHY_MAX: usize = 4096;
@@ -113,10 +109,10 @@ impl Limits {
         self.parsing.slot(namespace).await
     }
 
-    /// Waits for the turn at this address. Two objects may name one host; the host is asked by one at a time.
-    /// `None` only if the operator is ending.
-    pub async fn turn(&self, address: IpAddr, port: u16, asker: Asker) -> Option<Turn> {
-        self.turns.turn(SocketAddr::new(address, port), asker).await
+    /// Waits for the turn at this address, however it is written. Two objects may name one host; the host is asked by one
+    /// at a time. `None` only if the operator is ending.
+    pub async fn turn(&self, address: SocketAddr, asker: Asker) -> Option<Turn> {
+        self.turns.turn(SocketAddr::new(address.ip().to_canonical(), address.port()), asker).await
     }
 }
 

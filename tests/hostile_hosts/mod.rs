@@ -1,5 +1,6 @@
 //! Hosts that answer wrongly, slowly, too much, or not at all: each gets its reason, and nobody else notices.
 
+mod addresses;
 mod agents;
 mod bodies;
 mod exporters;
