@@ -22,6 +22,10 @@ use tokio::time::Instant;
 /// Clients that are kept: a fleet of the size that this is made for, with certificates of its own for every host. Past
 /// it hosts are still asked, by clients that are made for one request.
 const KEPT_MAX: usize = 10_000;
+/// What the certificates and keys of all clients that are kept may take: room for 10,000 hosts with an authority and a
+/// certificate of their own, and an eighth of the memory that the chart gives. Who is kept stays; others are asked as past
+/// the number above.
+const BYTES_MAX: usize = 64 << 20;
 /// A client that was not used for this long goes. Hosts are asked every few seconds; for the few that are asked less
 /// often, making one anew is nothing.
 const UNUSED_MAX: Duration = Duration::from_mins(2);
@@ -45,6 +49,10 @@ pub struct Clients {
 
 struct Kept {
     clients: HashMap<TlsSettings, KeptClient>,
+    /// What their settings hold, by its place in memory, as many of them may hold the same.
+    held: HashMap<usize, usize>,
+    /// Of all that is held.
+    bytes: usize,
     swept: Instant,
 }
 
@@ -55,7 +63,7 @@ struct KeptClient {
 
 impl Clients {
     pub fn new(resolver: CheckedResolver, configs: ClientConfigs) -> Self {
-        let kept = Kept { clients: HashMap::new(), swept: Instant::now() };
+        let kept = Kept { clients: HashMap::new(), held: HashMap::new(), bytes: 0, swept: Instant::now() };
         Self { resolver, configs: Arc::new(configs), kept: Arc::new(Mutex::new(kept)) }
     }
 
@@ -64,17 +72,14 @@ impl Clients {
         let now = Instant::now();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if now.duration_since(kept.swept) >= UNUSED_MAX {
-            kept.swept = now;
-            kept.clients.retain(|_, kept| now.duration_since(kept.used) < UNUSED_MAX);
+            kept.sweep(now);
         }
         if let Some(kept) = kept.clients.get_mut(settings) {
             kept.used = now;
             return kept.client.clone();
         }
         let client = self.make(settings);
-        if kept.clients.len() < KEPT_MAX {
-            kept.clients.insert(settings.clone(), KeptClient { client: client.clone(), used: now });
-        }
+        kept.keep(settings, &client, now);
         client
     }
 
@@ -91,12 +96,35 @@ impl Clients {
     }
 }
 
+impl Kept {
+    /// Keeps a client, if there is room for it and for what it holds.
+    fn keep(&mut self, settings: &TlsSettings, client: &HttpClient, now: Instant) {
+        let new = settings.weights().filter(|weight| !self.held.contains_key(&weight.place));
+        let bytes = self.bytes + new.map(|weight| weight.bytes).sum::<usize>();
+        if self.clients.len() >= KEPT_MAX || bytes > BYTES_MAX {
+            return;
+        }
+        self.bytes = bytes;
+        self.held.extend(settings.weights().map(|weight| (weight.place, weight.bytes)));
+        self.clients.insert(settings.clone(), KeptClient { client: client.clone(), used: now });
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        self.swept = now;
+        self.clients.retain(|_, kept| now.duration_since(kept.used) < UNUSED_MAX);
+        let weights = self.clients.keys().flat_map(TlsSettings::weights);
+        self.held = weights.map(|weight| (weight.place, weight.bytes)).collect();
+        self.bytes = self.held.values().sum();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::probe::{
         NameServers,
         address::{AddressPolicy, SharedPolicy},
+        tls::Authorities,
     };
     use rustls::pki_types::DnsName;
 
@@ -136,5 +164,51 @@ mod tests {
             clients.get(&named(number));
         }
         assert_eq!(kept(&clients), KEPT_MAX);
+    }
+
+    /// Some 180 KiB.
+    fn large() -> String {
+        let mut params = rcgen::CertificateParams::new(vec!["gpu1.lab".to_owned()]).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, "x".repeat(30_000));
+        params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap().pem().repeat(3)
+    }
+
+    fn with_authorities(number: usize, authorities: &Authorities) -> TlsSettings {
+        TlsSettings { authorities: Some(authorities.clone()), ..named(number) }
+    }
+
+    /// However large the certificates are that many owners wrote down, who is kept stays, what is kept is bounded, and who
+    /// needs no memory finds room.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_is_bounded_by_what_it_holds() {
+        let clients = clients();
+        let pem = large();
+        for number in 0..1000 {
+            let authorities = Authorities::from_pem(pem.as_bytes()).unwrap();
+            clients.get(&with_authorities(number, &authorities));
+        }
+        let bytes = clients.kept.lock().unwrap().bytes;
+        assert!((BYTES_MAX - (1 << 20)..=BYTES_MAX).contains(&bytes), "{bytes}");
+        let before = kept(&clients);
+        assert!((300..450).contains(&before), "{before}");
+        let first = with_authorities(0, &Authorities::from_pem(pem.as_bytes()).unwrap());
+        assert!(clients.kept.lock().unwrap().clients.contains_key(&first));
+        clients.get(&named(1));
+        assert_eq!(kept(&clients), before + 1);
+        // What is used no more makes room.
+        tokio::time::advance(UNUSED_MAX).await;
+        clients.get(&with_authorities(1000, &Authorities::from_pem(pem.as_bytes()).unwrap()));
+        assert_eq!(kept(&clients), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_many_share_counts_once() {
+        let clients = clients();
+        let authorities = Authorities::from_pem(large().as_bytes()).unwrap();
+        for number in 0..1000 {
+            clients.get(&with_authorities(number, &authorities));
+        }
+        assert_eq!(kept(&clients), 1000);
     }
 }
