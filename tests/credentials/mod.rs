@@ -6,6 +6,7 @@ mod agents;
 mod leaks;
 mod reading;
 mod rotation;
+mod unchecked;
 
 use crate::support::{
     ControlPlane, Fleet, Namespace, Operator, PATIENCE, Scene, apply, condition, eventually, get, holds_for,

@@ -40,11 +40,20 @@ pub enum TlsMaterialError {
     Mismatch,
 }
 
+/// About how much memory material takes, and where: copies of one share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Weight {
+    /// Of no other material while a copy of this is held.
+    pub place: usize,
+    pub bytes: usize,
+}
+
 /// The authorities that may have signed a host's certificate, in place of the platform's.
 #[derive(Clone)]
 pub struct Authorities {
     roots: Arc<RootCertStore>,
     digest: Digest,
+    bytes: usize,
 }
 
 impl Authorities {
@@ -52,12 +61,17 @@ impl Authorities {
     pub fn from_pem(pem: &[u8]) -> Result<Self, TlsMaterialError> {
         let certificates = certificates("ca.crt", pem, AUTHORITIES_MAX)?;
         let digest = Digest::of(certificates.iter().map(AsRef::as_ref));
+        let bytes = certificates.iter().map(|certificate| certificate.len()).sum();
         let mut roots = RootCertStore::empty();
         for certificate in certificates {
             // One that cannot be read may be the one that is needed: better to say so than to fail at each poll.
             roots.add(certificate).map_err(|_| TlsMaterialError::BadCertificate("ca.crt"))?;
         }
-        Ok(Self { roots: Arc::new(roots), digest })
+        Ok(Self { roots: Arc::new(roots), digest, bytes })
+    }
+
+    pub fn weight(&self) -> Weight {
+        Weight { place: Arc::as_ptr(&self.roots).addr(), bytes: self.bytes }
     }
 
     pub fn roots(&self) -> Arc<RootCertStore> {
@@ -70,6 +84,7 @@ impl Authorities {
 pub struct Identity {
     certified: Arc<CertifiedKey>,
     digest: Digest,
+    bytes: usize,
 }
 
 impl Identity {
@@ -81,13 +96,18 @@ impl Identity {
         }
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| TlsMaterialError::NoKey)?;
         let digest = Digest::of(chain.iter().map(AsRef::as_ref).chain([key.secret_der()]));
+        let bytes = chain.iter().map(|certificate| certificate.len()).sum::<usize>() + key.secret_der().len();
         let certified =
             CertifiedKey::from_der(chain, key, &default_provider()).map_err(|error| match error {
                 Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => TlsMaterialError::Mismatch,
                 Error::InvalidCertificate(_) => TlsMaterialError::BadCertificate("tls.crt"),
                 _ => TlsMaterialError::BadKey,
             })?;
-        Ok(Self { certified: Arc::new(certified), digest })
+        Ok(Self { certified: Arc::new(certified), digest, bytes })
+    }
+
+    pub fn weight(&self) -> Weight {
+        Weight { place: Arc::as_ptr(&self.certified).addr(), bytes: self.bytes }
     }
 
     pub fn certified(&self) -> Arc<CertifiedKey> {

@@ -13,7 +13,7 @@ mod failure;
 mod material;
 
 pub use config::ClientConfigs;
-pub use material::{Authorities, Identity, TlsMaterialError};
+pub use material::{Authorities, Identity, TlsMaterialError, Weight};
 
 use rustls::pki_types::DnsName;
 
@@ -28,4 +28,12 @@ pub struct TlsSettings {
     pub server_name: Option<DnsName<'static>>,
     /// Any certificate counts.
     pub skip_verify: bool,
+}
+
+impl TlsSettings {
+    /// What they hold beyond what all share.
+    pub fn weights(&self) -> impl Iterator<Item = Weight> {
+        let authorities = self.authorities.as_ref().map(Authorities::weight);
+        authorities.into_iter().chain(self.identity.as_ref().map(Identity::weight))
+    }
 }
