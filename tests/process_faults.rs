@@ -15,7 +15,11 @@ use nix::{
 };
 use ollama_fleet_operator::api::OllamaServer;
 use serde_json::json;
-use std::time::Duration;
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+use tokio::net::TcpSocket;
 
 /// Longest time between two polls of a host that is asked every second, in milliseconds: one interval may be cut short or
 /// drawn out as the clock jumps.
@@ -49,6 +53,7 @@ async fn a_clock_that_jumps_moves_no_poll_and_no_time_backwards() {
         writes.reset().await;
         faulty.fleet.reset_stats().await;
         clock.set(shift);
+        let begin = Instant::now();
         let seconds = if full() { 60 } else { 5 };
         holds_for(Duration::from_secs(seconds), "nothing is written", async || {
             let total = writes.total().await;
@@ -57,7 +62,8 @@ async fn a_clock_that_jumps_moves_no_poll_and_no_time_backwards() {
         .await;
         for (host, arrivals) in faulty.fleet.arrivals("all", "/api/version").await {
             let gaps: Vec<i64> = arrivals.windows(2).map(|pair| pair[1] - pair[0]).collect();
-            let most = usize::try_from(seconds).unwrap() + 3;
+            // However long it took to look, with what is made up after a moment in which nothing moved.
+            let most = usize::try_from(begin.elapsed().as_secs()).unwrap() + 3;
             assert!(arrivals.len() <= most, "{shift} s: {host}: a burst of {} polls", arrivals.len());
             assert!(gaps.iter().all(|gap| *gap <= GAP), "{shift} s: {host}: {gaps:?} ms");
         }
@@ -112,8 +118,13 @@ async fn few_descriptors_and_no_disk_are_enough() {
     })
     .await;
     // An hour's worth of readers at the door takes descriptors too.
-    let doors: Vec<std::net::TcpStream> =
-        (0..60).filter_map(|_| std::net::TcpStream::connect(operator.api_address()).ok()).collect();
+    let mut doors = Vec::new();
+    for number in 0..60 {
+        // One address may hold some of the places only.
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(SocketAddr::from(([127, 0, 1, 1 + number / 12], 0))).unwrap();
+        doors.extend(socket.connect(operator.api_address().parse().unwrap()).await);
+    }
     fleet.patch(&format!("0-{}", hosts / 2 - 1), json!({"ollama": {"mode": "hang"}})).await;
     eventually(4 * PATIENCE, "the dead half has its verdict", async || {
         let dead = verdicts("Timeout").await?;
@@ -121,7 +132,7 @@ async fn few_descriptors_and_no_disk_are_enough() {
     })
     .await;
     let before = operator.cpu_seconds();
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     holds_for(Duration::from_secs(5), "no host that is well is called dead", async || {
         let online = verdicts("Online").await?;
         if online == hosts - hosts / 2 { Ok(()) } else { Err(format!("{online} online")) }

@@ -3,21 +3,28 @@
 //! Never logs a token or the header that it came in, and never keeps one: the memory knows digests.
 
 use super::{
+    budget::Budget,
     cache::{ALLOW_FOR, Cache, DENY_FOR, TokenDigest},
+    listener::{Network, Peer},
     problem::Problem,
     review::{REVIEW_DEADLINE, ReviewError, Right, authenticate, authorize},
 };
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use axum::{
+    extract::{ConnectInfo, FromRequestParts, rejection::ExtensionRejection},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
+};
+use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
 use k8s_openapi::api::authentication::v1::UserInfo;
 use kube::Client;
 use ring::digest::{SHA256, digest};
 use std::{
     num::NonZeroU32,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
 };
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
 /// For callers behind the apiserver's service proxy, which strips `Authorization`.
 pub const TOKEN_HEADER: &str = "x-ollama-fleet-token";
@@ -25,13 +32,6 @@ pub const TOKEN_HEADER: &str = "x-ollama-fleet-token";
 /// A ServiceAccount's token is about 1 KiB, one of an identity provider with many groups a few. More than this is
 /// no token, and would be sent on to the apiserver.
 pub const TOKEN_MAX: usize = 16 * 1024;
-
-/// Everybody who reaches the port can make the operator ask the apiserver by inventing tokens. Honest callers need
-/// one question a minute each.
-const TOKENS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
-
-/// A few dozen scrapers whose verdicts expire at once, at start for example.
-const TOKENS_BURST: NonZeroU32 = NonZeroU32::new(40).unwrap();
 
 /// Who holds a good token can make the operator ask by wanting many things, so each user has a share of their own.
 const RIGHTS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
@@ -42,8 +42,9 @@ const RIGHTS_BURST: NonZeroU32 = NonZeroU32::new(600).unwrap();
 /// Questions about rights that are under way at once, whoever asks: at a few ms each, thousands a second.
 const RIGHTS_AT_ONCE: usize = 16;
 
-/// About 500 KiB. Questions are limited to 20 a second, so a flood of wrong tokens fills at most 20 × 30 s + 40 = 640
-/// entries before the first of them expire, and cannot push out those of honest callers.
+/// About 500 KiB. Questions about tokens that are not known are limited to 20 a second (`budget`), so a flood of wrong
+/// ones fills at most 20 × 30 s + 40 = 640 entries before the first of them expire, and cannot push out those of honest
+/// callers.
 const IDENTITIES_MAX: usize = 1024;
 
 /// About 3 MiB, and what four users can fill at most: 600 + 20 × 60 s each.
@@ -63,11 +64,17 @@ pub struct Reviewer {
     identities: Mutex<Cache<TokenDigest, Option<Arc<UserInfo>>>>,
     /// Consulted only while the identity is known, so that neither outlives its minute by the other's.
     verdicts: Mutex<Cache<(TokenDigest, Right), bool>>,
-    token_limiter: DefaultDirectRateLimiter,
+    budget: Budget,
     right_limiter: DefaultKeyedRateLimiter<String>,
     asking: Semaphore,
     /// The last failure that was logged; only a change is news.
     failure: Mutex<Option<ReviewError>>,
+}
+
+/// Whoever sent a request, as far as they say and their connection tells.
+pub struct Sender {
+    headers: HeaderMap,
+    peer: Network,
 }
 
 /// Whoever sent a request, once their token is known to be good.
@@ -82,30 +89,38 @@ struct Known<'a> {
     user: Arc<UserInfo>,
 }
 
+impl<S: Send + Sync> FromRequestParts<S> for Sender {
+    type Rejection = ExtensionRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Self::Rejection> {
+        let ConnectInfo(peer) = ConnectInfo::<Peer>::from_request_parts(parts, state).await?;
+        Ok(Self { headers: parts.headers.clone(), peer: peer.network() })
+    }
+}
+
 impl Authorizer {
     pub fn kubernetes(client: Client) -> Self {
-        let tokens = Quota::per_second(TOKENS_PER_SECOND).allow_burst(TOKENS_BURST);
         let rights = Quota::per_second(RIGHTS_PER_SECOND).allow_burst(RIGHTS_BURST);
         Self::Kubernetes(Box::new(Reviewer {
             client,
             identities: Mutex::new(Cache::new(IDENTITIES_MAX)),
             verdicts: Mutex::new(Cache::new(VERDICTS_MAX)),
-            token_limiter: RateLimiter::direct(tokens),
+            budget: Budget::new(),
             right_limiter: RateLimiter::keyed(rights),
             asking: Semaphore::new(RIGHTS_AT_ONCE),
             failure: Mutex::default(),
         }))
     }
 
-    /// Who sent these headers?
-    pub async fn identify(&self, headers: &HeaderMap) -> Result<Caller<'_>, Problem> {
+    /// Who sent this request?
+    pub async fn identify(&self, sender: &Sender) -> Result<Caller<'_>, Problem> {
         match self {
             Self::Open => Ok(Caller { known: None }),
             Self::Kubernetes(reviewer) => {
-                let token = token(headers)?;
+                let token = token(&sender.headers)?;
                 let digest = key(token);
                 let user = reviewer
-                    .identity(token, digest)
+                    .identity(token, digest, sender.peer)
                     .await?
                     .ok_or_else(|| unauthorized("the apiserver does not accept this token"))?;
                 Ok(Caller { known: Some(Known { reviewer, token: digest, user }) })
@@ -135,17 +150,23 @@ impl Caller<'_> {
 }
 
 impl Reviewer {
-    async fn identity(&self, token: &str, digest: TokenDigest) -> Result<Option<Arc<UserInfo>>, Problem> {
+    async fn identity(
+        &self,
+        token: &str,
+        digest: TokenDigest,
+        peer: Network,
+    ) -> Result<Option<Arc<UserInfo>>, Problem> {
         let known = lock(&self.identities).get(&digest, Instant::now());
         if let Some(user) = known {
             return Ok(user);
         }
-        if self.token_limiter.check().is_err() {
+        if !self.budget.allows(&digest, peer, Instant::now()) {
             return Err(unavailable("too many tokens to check"));
         }
         let user = self.asked(authenticate(&self.client, token)).await?.map(Arc::new);
         let lifetime = if user.is_some() { ALLOW_FOR } else { DENY_FOR };
         lock(&self.identities).put(digest, user.clone(), lifetime, Instant::now());
+        self.budget.note(digest, user.is_some(), Instant::now());
         // Users who have their whole share again need not be remembered.
         self.right_limiter.retain_recent();
         Ok(user)

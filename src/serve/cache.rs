@@ -3,11 +3,8 @@
 //!
 //! Pure: the caller brings the time. What it is keyed by are digests of tokens, never tokens.
 
-use std::{
-    collections::HashMap,
-    hash::Hash,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, hash::Hash, time::Duration};
+use tokio::time::Instant;
 
 /// How long a token or a right that was taken away may still be used.
 pub const ALLOW_FOR: Duration = Duration::from_mins(1);
@@ -47,6 +44,10 @@ impl<K: Clone + Eq + Hash, V: Clone> Cache<K, V> {
             self.make_room(now);
         }
         self.entries.insert(key, Entry { value, expires: now + lifetime, inserted: now });
+    }
+
+    pub fn remove(&mut self, key: &K) {
+        self.entries.remove(key);
     }
 
     fn make_room(&mut self, now: Instant) {

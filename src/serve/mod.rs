@@ -2,13 +2,14 @@
 //!
 //! - `listener` binds sockets and bounds connections; `tls` has the certificate.
 //! - `health` answers probes. `routes` answers everybody else, after `origin` (which Host and page) and `auth`
-//!   (which token; `review` asks the apiserver, `cache` remembers) have agreed.
+//!   (which token; `review` asks the apiserver, `budget` says how often, `cache` remembers) have agreed.
 //! - `fleet` has the paths that show servers and plugins; nothing else here knows them.
 //! - `problem` is the shape of every refusal.
 //!
 //! What is served comes in as closures and handles, and is only read.
 
 mod auth;
+mod budget;
 mod cache;
 mod fleet;
 mod health;
@@ -32,7 +33,7 @@ use crate::{
     runtime::{Readiness, Watchdog},
 };
 use auth::Authorizer;
-use axum::Router;
+use axum::{Router, extract::connect_info::IntoMakeServiceWithConnectInfo};
 use axum_server::{Handle, Server, tls_rustls::RustlsAcceptor};
 use hyper_util::rt::TokioTimer;
 use listener::{BoundedListener, Peer};
@@ -164,13 +165,13 @@ impl Serving {
                         Some(config) => {
                             let acceptor = RustlsAcceptor::new(config).handshake_timeout(HEADER_DEADLINE);
                             main.serve(&shutdown, |server, router| {
-                                server.acceptor(acceptor).http1_only().serve(router.into_make_service())
+                                server.acceptor(acceptor).http1_only().serve(with_peer(router))
                             })
                             .await;
                         }
                         None => {
                             main.serve(&shutdown, |server, router| {
-                                server.http1_only().serve(router.into_make_service())
+                                server.http1_only().serve(with_peer(router))
                             })
                             .await;
                         }
@@ -183,6 +184,11 @@ impl Serving {
             () = fresh => {}
         }
     }
+}
+
+/// Requests come with the address of their connection.
+fn with_peer(router: Router) -> IntoMakeServiceWithConnectInfo<Router, Peer> {
+    router.into_make_service_with_connect_info()
 }
 
 impl Bound {

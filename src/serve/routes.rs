@@ -1,7 +1,7 @@
 //! The paths of the main listener, and the rules that every request to it obeys.
 
 use super::{
-    auth::Authorizer,
+    auth::{Authorizer, Sender},
     fleet::{self, Shown},
     origin::Hosts,
     problem::Problem,
@@ -11,7 +11,7 @@ use axum::{
     Router,
     body::{Body, Bytes},
     extract::{DefaultBodyLimit, Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderValue, StatusCode, header},
     middleware::{Next, from_fn_with_state},
     response::{IntoResponse, Response},
     routing::get,
@@ -96,8 +96,8 @@ fn admit(app: &App, request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-async fn scrape(State(app): State<App>, headers: HeaderMap) -> Result<Response, Problem> {
-    app.authorizer.identify(&headers).await?.require(&READ_METRICS).await?;
+async fn scrape(State(app): State<App>, sender: Sender) -> Result<Response, Problem> {
+    app.authorizer.identify(&sender).await?.require(&READ_METRICS).await?;
     let permit = Arc::clone(&app.scrapes).try_acquire_owned().map_err(|_| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once").retry_soon()
     })?;

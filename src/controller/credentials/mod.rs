@@ -9,12 +9,14 @@
 //! | `references` | the names that a spec has; pure |
 //! | `read` | the GET |
 //! | `store` | what was read, and when it is read again |
+//! | `kept` | how much of that stays, by namespace; pure |
 //! | `grant` | the annotations: which hosts a Secret may be used for; pure |
 //! | `material` | the values: header and certificates; pure |
 //!
 //! Nothing here dials a host. Without credentials that may be used, its caller must not either.
 
 mod grant;
+mod kept;
 mod material;
 mod read;
 mod references;

@@ -4,15 +4,11 @@
 //! not oftener than every ten seconds. Readers of one Secret wait for one and the same call. While the API server is away,
 //! the last good copy goes on being used, because polls must not stop.
 
-use super::{material::Material, read::ReadFailure};
+use super::{kept::Kept, material::Material, read::ReadFailure};
 use crate::metrics::Metrics;
 use futures::future::BoxFuture;
-use moka::{policy::EvictionPolicy, sync::Cache};
 use std::{
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 use tokio::{
@@ -33,11 +29,7 @@ const AWAY_FOR: Duration = Duration::from_secs(10);
 /// Calls that are under way at once; a thousand servers with a Secret each are through within seconds.
 const CALLS_AT_ONCE: usize = 16;
 /// What all copies together may take: some 20,000 tokens, or a hundred bundles of every public authority.
-const BYTES_MAX: u64 = 32 << 20;
-/// What a copy takes beyond the values in it.
-const BYTES_OF_A_SLOT: u32 = 1024;
-/// A copy that nobody has asked for in this time is of no server any more; the longest interval is a day.
-const UNUSED_FOR: Duration = Duration::from_hours(25);
+const BYTES_MAX: usize = 32 << 20;
 
 /// Namespace and name.
 pub type Key = (String, String);
@@ -84,12 +76,8 @@ struct Slot {
     failed_until: Option<Instant>,
 }
 
-/// The place of one Secret, and about how much memory it takes.
-#[derive(Default)]
-struct Place {
-    slot: AsyncMutex<Slot>,
-    bytes: AtomicU32,
-}
+/// The place of one Secret.
+type Place = AsyncMutex<Slot>;
 
 /// What calls that failed say of the API server. One Secret that cannot be read, because it cannot be decrypted for
 /// example, says nothing of the others: they must still be seen to change.
@@ -105,7 +93,7 @@ struct Away {
 pub struct Store {
     fetch: Fetch,
     metrics: Arc<Metrics>,
-    places: Cache<Key, Arc<Place>>,
+    places: Mutex<Kept<Place>>,
     calls: Semaphore,
     away: Mutex<Away>,
 }
@@ -115,16 +103,10 @@ impl Store {
         fetch: impl Fn(Key) -> BoxFuture<'static, Result<Material, ReadFailure>> + Send + Sync + 'static,
         metrics: Arc<Metrics>,
     ) -> Self {
-        let places = Cache::builder()
-            .max_capacity(BYTES_MAX)
-            .weigher(|_, place: &Arc<Place>| BYTES_OF_A_SLOT + place.bytes.load(Ordering::Relaxed))
-            .eviction_policy(EvictionPolicy::lru())
-            .time_to_idle(UNUSED_FOR)
-            .build();
         Self {
             fetch: Box::new(fetch),
             metrics,
-            places,
+            places: Mutex::new(Kept::new(BYTES_MAX, Instant::now())),
             calls: Semaphore::new(CALLS_AT_ONCE),
             away: Mutex::default(),
         }
@@ -132,9 +114,9 @@ impl Store {
 
     /// What is known of a Secret, read now if it is time; `None`: nothing is, and the API server cannot be asked.
     pub async fn read(&self, key: &Key, need: Need) -> Option<Known> {
-        let place = self.places.get_with_by_ref(key, Arc::default);
+        let place = self.places().get(key, Instant::now());
         // Others who wait for a call without an answer must not make one after the other wait for their own.
-        let mut slot = timeout(CALL_TIMEOUT, place.slot.lock()).await.ok()?;
+        let mut slot = timeout(CALL_TIMEOUT, place.lock()).await.ok()?;
         let now = Instant::now();
         let is_due = match need {
             Need::Usual => slot.due.is_none_or(|due| due <= now),
@@ -151,8 +133,9 @@ impl Store {
         let fresh = slot.take(answer, need, Instant::now());
         let word = slot.word.clone()?;
         drop(slot);
-        if let (true, Ok(material)) = (fresh, &word) {
-            self.weigh(key, &place, material.bytes);
+        if fresh {
+            let bytes = word.as_ref().map_or(0, |material| material.bytes);
+            self.places().put(key, &place, bytes, Instant::now());
         }
         Some(Known { word, fresh })
     }
@@ -193,12 +176,8 @@ impl Store {
         until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// A place weighs what it weighed when it was put where it is.
-    fn weigh(&self, key: &Key, place: &Arc<Place>, bytes: usize) {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX - BYTES_OF_A_SLOT);
-        if place.bytes.swap(bytes, Ordering::Relaxed) != bytes {
-            self.places.insert(key.clone(), Arc::clone(place));
-        }
+    fn places(&self) -> MutexGuard<'_, Kept<Place>> {
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

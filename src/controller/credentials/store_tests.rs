@@ -3,7 +3,10 @@
 use super::*;
 use crate::{controller::server::live::Live, runtime::Leadership};
 use serde_json::{Value, json};
-use std::{future::pending, sync::atomic::AtomicUsize};
+use std::{
+    future::pending,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 use tokio::time::{advance, sleep};
 
 /// What the simulated API server does.
@@ -212,15 +215,30 @@ async fn copies_are_bounded_by_what_they_take() {
     for number in 0..200 {
         scene.store.read(&key(&format!("s{number}")), Need::Usual).await.unwrap();
     }
-    scene.store.places.run_pending_tasks();
-    assert!(scene.store.places.weighted_size() <= BYTES_MAX);
-    let kept = scene.store.places.entry_count();
+    let (kept, bytes) = scene.store.places().size();
+    assert!(bytes <= BYTES_MAX);
     assert!((100..=170).contains(&kept), "{kept}");
-    // Nothing is kept of what cannot be used, so it drives out nothing.
+    // Nothing is kept of what cannot be used, so it drives out nothing but for the room of its slots.
     scene.now(Does::Answers(json!({"metadata": {"name": "s"}, "data": data("a".repeat(200 * 1024))})));
     for number in 0..200 {
         scene.store.read(&("y".to_owned(), format!("s{number}")), Need::Usual).await.unwrap();
     }
-    scene.store.places.run_pending_tasks();
-    assert!(scene.store.places.entry_count() >= kept + 190);
+    assert!(scene.store.places().size().0 >= kept + 190);
+}
+
+/// Many large Secrets of one namespace do not take from another the copy with which its polls go on.
+#[tokio::test(start_paused = true)]
+async fn a_namespace_full_of_secrets_takes_no_copy_from_another() {
+    let certificate = rcgen::generate_simple_self_signed(["gpu1.lab".to_owned()]).unwrap().cert.pem();
+    let bundle = certificate.repeat(250 * 1024 / certificate.len());
+    let data = json!({"ca.crt": k8s_openapi::ByteString(bundle.into_bytes())});
+    let scene = Scene::new(secret("1"));
+    let copy = scene.word(Need::Usual).await.unwrap();
+    scene.now(Does::Answers(json!({"metadata": {"name": "s"}, "data": data})));
+    for number in 0..140 {
+        scene.store.read(&("greedy".to_owned(), format!("s{number}")), Need::Usual).await.unwrap();
+    }
+    scene.now(Does::Fails(ReadFailure::Unavailable));
+    let known = scene.read(Need::Usual).await.expect("the last copy, while the API server is away");
+    assert!(known.word.unwrap().is_same(&copy));
 }

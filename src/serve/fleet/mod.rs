@@ -14,7 +14,7 @@ mod server;
 #[cfg(test)]
 pub use self::{access::NAMESPACES_MAX, plugin::SERVER_STATES_MAX};
 use super::{
-    auth::{Authorizer, Caller},
+    auth::{Authorizer, Caller, Sender},
     problem::Problem,
     review::Right,
 };
@@ -30,7 +30,7 @@ use access::{Kind, Namespaces, visible};
 use axum::{
     Json, Router,
     extract::{Path, State, rejection::PathRejection},
-    http::{HeaderMap, StatusCode},
+    http::StatusCode,
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -73,8 +73,8 @@ pub fn router<S>(shown: Shown, authorizer: Arc<Authorizer>) -> Router<S> {
         .with_state(Fleet { shown, authorizer, lists: Arc::new(Semaphore::new(LISTS_MAX)) })
 }
 
-async fn plugins(State(fleet): State<Fleet>, headers: HeaderMap) -> Result<Response, Problem> {
-    let caller = fleet.authorizer.identify(&headers).await?;
+async fn plugins(State(fleet): State<Fleet>, sender: Sender) -> Result<Response, Problem> {
+    let caller = fleet.authorizer.identify(&sender).await?;
     let namespaces = fleet.plugins()?.keys().map(|(namespace, _)| namespace.as_str().into()).collect();
     let seen = visible(&caller, Kind::Plugins, namespaces).await?;
     fleet.write_plugins(&seen)
@@ -83,18 +83,14 @@ async fn plugins(State(fleet): State<Fleet>, headers: HeaderMap) -> Result<Respo
 async fn plugins_of(
     State(fleet): State<Fleet>,
     path: InNamespace,
-    headers: HeaderMap,
+    sender: Sender,
 ) -> Result<Response, Problem> {
-    let namespace = fleet.listable(Kind::Plugins, path, &headers).await?;
+    let namespace = fleet.listable(Kind::Plugins, path, &sender).await?;
     fleet.write_plugins(&Namespaces::only(namespace))
 }
 
-async fn one_plugin(
-    State(fleet): State<Fleet>,
-    path: Named,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let caller = fleet.authorizer.identify(&headers).await?;
+async fn one_plugin(State(fleet): State<Fleet>, path: Named, sender: Sender) -> Result<Response, Problem> {
+    let caller = fleet.authorizer.identify(&sender).await?;
     let (namespace, name) = names(path)?;
     require_get(&caller, Kind::Plugins, &namespace, &name).await?;
     // Which servers there are is for those to know who may list them.
@@ -106,8 +102,8 @@ async fn one_plugin(
     Ok(Json(plugin::details(found, servers.as_deref())).into_response())
 }
 
-async fn servers(State(fleet): State<Fleet>, headers: HeaderMap) -> Result<Response, Problem> {
-    let caller = fleet.authorizer.identify(&headers).await?;
+async fn servers(State(fleet): State<Fleet>, sender: Sender) -> Result<Response, Problem> {
+    let caller = fleet.authorizer.identify(&sender).await?;
     fleet.is_complete()?;
     let seen = visible(&caller, Kind::Servers, fleet.shown.live.namespaces()).await?;
     fleet.write_servers(&seen)
@@ -116,18 +112,14 @@ async fn servers(State(fleet): State<Fleet>, headers: HeaderMap) -> Result<Respo
 async fn servers_of(
     State(fleet): State<Fleet>,
     path: InNamespace,
-    headers: HeaderMap,
+    sender: Sender,
 ) -> Result<Response, Problem> {
-    let namespace = fleet.listable(Kind::Servers, path, &headers).await?;
+    let namespace = fleet.listable(Kind::Servers, path, &sender).await?;
     fleet.write_servers(&Namespaces::only(namespace))
 }
 
-async fn one_server(
-    State(fleet): State<Fleet>,
-    path: Named,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let caller = fleet.authorizer.identify(&headers).await?;
+async fn one_server(State(fleet): State<Fleet>, path: Named, sender: Sender) -> Result<Response, Problem> {
+    let caller = fleet.authorizer.identify(&sender).await?;
     let (namespace, name) = names(path)?;
     require_get(&caller, Kind::Servers, &namespace, &name).await?;
     fleet.watched(&namespace)?;
@@ -148,13 +140,8 @@ impl Fleet {
     }
 
     /// The namespace of the path, if the caller may list this kind there and somebody looks at it.
-    async fn listable(
-        &self,
-        kind: Kind,
-        path: InNamespace,
-        headers: &HeaderMap,
-    ) -> Result<Arc<str>, Problem> {
-        let caller = self.authorizer.identify(headers).await?;
+    async fn listable(&self, kind: Kind, path: InNamespace, sender: &Sender) -> Result<Arc<str>, Problem> {
+        let caller = self.authorizer.identify(sender).await?;
         let namespace = namespace(path)?;
         caller.require(&kind.list(Some(&namespace))).await?;
         self.watched(&namespace)?;
