@@ -47,7 +47,7 @@ pub struct RunArgs {
     #[command(flatten)]
     pub leader: LeaderArgs,
 
-    /// Servers up to which /metrics has every series of each server; above it only up, condition and last poll
+    /// Servers up to which /metrics has every series of each server; above it only up, condition, last poll and who is not checked
     #[arg(long, env = "OLLAMA_FLEET_METRICS_SERVER_LIMIT", default_value_t = 2000, value_name = "COUNT")]
     pub metrics_server_limit: usize,
 

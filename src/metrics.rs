@@ -20,7 +20,10 @@ use prometheus_client::{
     registry::Registry,
 };
 use std::{
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -89,6 +92,8 @@ pub struct Metrics {
     panics: Counter,
     lease_renewals: Family<Outcome, Counter>,
     depths: OnceLock<Depths>,
+    /// Room that the next text is likely to need.
+    room: AtomicUsize,
 }
 
 /// Lengths of queues, read at scrape time.
@@ -194,6 +199,7 @@ impl Metrics {
             panics,
             lease_renewals,
             depths: OnceLock::new(),
+            room: AtomicUsize::new(0),
         })
     }
 
@@ -208,7 +214,8 @@ impl Metrics {
 
     /// The exposition, in the `OpenMetrics` text format.
     pub fn expose(&self) -> String {
-        let mut text = String::new();
+        // One that has to grow takes up to three times its size meanwhile.
+        let mut text = String::with_capacity(self.room.load(Relaxed));
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
         // Writing into a String cannot fail; half an exposition would still end without `# EOF` and be refused.
         if encode(&mut text, &registry).is_err() {
@@ -230,6 +237,7 @@ impl Metrics {
                 text.push_str(&tail);
             }
         }
+        self.room.store(text.len() + text.len() / 16, Relaxed);
         text
     }
 

@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_shipped_agent_has_all_its_series_on_as_many_servers_as_the_limit_says() {
+    fn a_full_plugin_has_room_on_as_many_servers_as_the_limit_says() {
         for limit in [0, 1, 2000, 10_000] {
             assert!(series(limit) >= limit * 50, "a plugin of 32 values and 16 rules, and two of its own");
         }
