@@ -72,6 +72,15 @@ struct KindOnly {
     kind: &'static str,
 }
 
+/// An error of a watch.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WatchError {
+    kind: &'static str,
+    /// Empty: all of them.
+    namespace: String,
+    reason: &'static str,
+}
+
 /// The operator's metrics.
 pub struct Metrics {
     registry: Mutex<Registry>,
@@ -87,7 +96,7 @@ pub struct Metrics {
     write_duration: Family<KindOnly, Histogram>,
     events: Family<Outcome, Counter>,
     watch_events: Family<KindOnly, Counter>,
-    watch_errors: Family<KindOnly, Counter>,
+    watch_errors: Family<WatchError, Counter>,
     undecodable: Family<KindOnly, Gauge>,
     panics: Counter,
     lease_renewals: Family<Outcome, Counter>,
@@ -292,8 +301,9 @@ impl Metrics {
         self.watch_events.get_or_create(&KindOnly { kind: kind.as_str() }).inc();
     }
 
-    pub fn watch_failed(&self, kind: Kind) {
-        self.watch_errors.get_or_create(&KindOnly { kind: kind.as_str() }).inc();
+    pub fn watch_failed(&self, kind: Kind, namespace: &str, reason: &'static str) {
+        let labels = WatchError { kind: kind.as_str(), namespace: namespace.to_owned(), reason };
+        self.watch_errors.get_or_create(&labels).inc();
     }
 
     pub fn undecodable(&self, kind: Kind, count: usize) {

@@ -44,3 +44,4 @@ mod server_lifecycle;
 mod shipped_plugins;
 mod support;
 mod threats;
+mod watched_namespaces;

@@ -1,6 +1,6 @@
 //! The books of a watch: which objects a list has brought, which are gone since, and which cannot be read.
 
-use super::status_writer::Kind;
+use super::{status_writer::Kind, streams::News};
 use crate::{metrics::Metrics, runtime::readiness::Gate};
 use kube::{
     Resource,
@@ -11,6 +11,10 @@ use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
 };
+
+/// So many refusals of a scope count as an empty list, if another scope was listed before them. One alone may come from an
+/// API server that has just started and refuses everybody until it has read the roles.
+const REFUSALS_THAT_COUNT: u32 = 2;
 
 /// What an item of a watch means for those who keep the objects.
 pub enum Change<K> {
@@ -54,35 +58,52 @@ pub struct Listing {
     kind: Kind,
     metrics: Arc<Metrics>,
     scopes: Vec<Scope>,
-    /// Scopes whose first list is not whole yet.
-    initial: HashSet<usize>,
+    /// Scopes whose first list is not whole yet, and how often it was refused; what was refused before any scope was listed
+    /// does not count.
+    initial: HashMap<usize, u32>,
     gate: Gate,
     /// Objects that cannot be read, by UID, with their scope and the generation that was answered.
     unreadable: HashMap<String, (usize, Option<i64>)>,
 }
 
 impl Listing {
-    /// The gate opens when every scope has been listed once.
+    /// The gate opens when every scope has been listed once, or is refused while others are not.
     pub fn new(kind: Kind, metrics: Arc<Metrics>, scopes: usize, gate: Gate) -> Self {
         Self {
             kind,
             metrics,
             scopes: (0..scopes).map(|_| Scope::default()).collect(),
-            initial: (0..scopes).collect(),
+            initial: (0..scopes).map(|scope| (scope, 0)).collect(),
             gate,
             unreadable: HashMap::new(),
         }
     }
 
-    /// Whether every scope has been listed at least once.
+    /// Whether every scope has been listed at least once, save those that are refused: a namespace that is gone, or whose
+    /// rights are, stops no other. If all are refused, nothing is known.
     pub fn is_complete(&self) -> bool {
-        self.initial.is_empty()
+        self.initial.len() < self.scopes.len()
+            && self.initial.values().all(|refusals| *refusals >= REFUSALS_THAT_COUNT)
     }
 
-    pub fn take<K: Resource>(&mut self, scope: usize, event: Event<DeserializeGuard<K>>) -> Option<Change<K>>
+    /// The scopes that have not been listed yet.
+    pub fn awaited(&self) -> impl Iterator<Item = usize> {
+        self.initial.keys().copied()
+    }
+
+    /// Whether this scope has been listed at least once.
+    pub fn is_listed(&self, scope: usize) -> bool {
+        !self.initial.contains_key(&scope)
+    }
+
+    pub fn take<K: Resource>(&mut self, scope: usize, news: News<K>) -> Option<Change<K>>
     where
         DeserializeGuard<K>: Resource,
     {
+        let Ok(event) = news else {
+            self.refuse(scope);
+            return None;
+        };
         match event {
             Event::Init => {
                 self.scopes[scope].listed.clear();
@@ -102,8 +123,11 @@ impl Listing {
                 books.versions.retain(|uid, _| listed.contains(uid));
                 self.unreadable.retain(|uid, (of, _)| *of != scope || listed.contains(uid));
                 self.count();
+                if self.initial.len() == self.scopes.len() {
+                    self.initial.values_mut().for_each(|refusals| *refusals = 0);
+                }
                 self.initial.remove(&scope);
-                if self.initial.is_empty() {
+                if self.is_complete() {
                     self.gate.open();
                 }
                 Some(Change::Listed(listed))
@@ -129,6 +153,22 @@ impl Listing {
                 }
                 Some(Change::Gone(uid))
             }
+        }
+    }
+
+    /// The list of a scope was refused. What the scope has brought before stays.
+    fn refuse(&mut self, scope: usize) {
+        let Some(refusals) = self.initial.get_mut(&scope) else { return };
+        *refusals = refusals.saturating_add(1);
+        if self.is_complete() {
+            self.gate.open();
+        } else if self.scopes.len() > 1
+            && self.initial.len() == self.scopes.len()
+            && self.initial.values().all(|refusals| *refusals > 0)
+        {
+            // Which these are is for the log: no name is shown to whoever asks for readiness.
+            let kind = self.kind.as_str();
+            self.gate.wait_for(format!("the right to list {kind}s, which is refused in every namespace"));
         }
     }
 
@@ -171,7 +211,7 @@ mod tests {
     use super::*;
     use crate::{
         api::OllamaServer,
-        controller::server::live::Live,
+        controller::{server::live::Live, streams::Refused},
         runtime::{Leadership, Readiness},
     };
     use serde_json::json;
@@ -187,13 +227,28 @@ mod tests {
     }
 
     fn books() -> Listing {
+        books_of(1).0
+    }
+
+    fn books_of(scopes: usize) -> (Listing, Readiness) {
         let metrics = Metrics::new(&Live::default(), 1, &Leadership::always());
-        Listing::new(Kind::OllamaServer, metrics, 1, Readiness::new().gate("servers"))
+        let readiness = Readiness::new();
+        (Listing::new(Kind::OllamaServer, metrics, scopes, readiness.gate("servers")), readiness)
+    }
+
+    fn refuse(books: &mut Listing, scope: usize) {
+        assert!(books.take::<OllamaServer>(scope, Err(Refused)).is_none());
+    }
+
+    fn list(books: &mut Listing, scope: usize, events: Vec<Event<Guarded>>) {
+        for event in [vec![Event::Init], events, vec![Event::InitDone]].concat() {
+            books.take(scope, Ok(event));
+        }
     }
 
     /// What was made of each: the versions that were applied, `-` for nothing.
     fn take(books: &mut Listing, events: Vec<Event<Guarded>>) -> String {
-        let words = events.into_iter().map(|event| match books.take(0, event) {
+        let words = events.into_iter().map(|event| match books.take(0, Ok(event)) {
             None => "-".to_owned(),
             Some(Change::Applied(object)) => object.metadata.resource_version.unwrap_or_default(),
             Some(Change::Gone(uid)) => format!("gone {uid}"),
@@ -257,5 +312,55 @@ mod tests {
         assert_eq!(books.scopes[0].versions.len(), 50);
         take(&mut books, vec![Event::Init, Event::InitDone]);
         assert!(books.scopes[0].versions.is_empty() && books.scopes[0].listed.is_empty());
+    }
+
+    #[test]
+    fn a_refused_scope_stops_no_other() {
+        let (mut books, readiness) = books_of(3);
+        refuse(&mut books, 1);
+        refuse(&mut books, 1);
+        list(&mut books, 0, Vec::new());
+        // What was refused before anything was listed may have been refused to everybody.
+        refuse(&mut books, 1);
+        list(&mut books, 2, Vec::new());
+        assert!(!books.is_complete() && !readiness.snapshot().ready);
+        refuse(&mut books, 1);
+        assert!(books.is_complete() && readiness.snapshot().ready);
+        assert_eq!(books.awaited().collect::<Vec<_>>(), [1]);
+        list(&mut books, 1, vec![Event::InitApply(object("a", 7))]);
+        assert!(books.is_complete() && books.is_listed(1) && books.awaited().next().is_none());
+    }
+
+    #[test]
+    fn a_scope_that_only_fails_is_waited_for() {
+        let (mut books, readiness) = books_of(3);
+        list(&mut books, 0, Vec::new());
+        for _ in 0..REFUSALS_THAT_COUNT {
+            refuse(&mut books, 1);
+        }
+        assert!(!books.is_complete() && !readiness.snapshot().ready);
+    }
+
+    #[test]
+    fn rights_that_are_missing_everywhere_are_no_readiness() {
+        for scopes in [1, 2] {
+            let (mut books, readiness) = books_of(scopes);
+            for scope in (0..scopes).cycle().take(20) {
+                refuse(&mut books, scope);
+            }
+            assert!(!books.is_complete() && !readiness.snapshot().ready);
+            let detail = &readiness.snapshot().waiting_for[0].detail;
+            // With one scope it waits for what it always waits for.
+            assert_eq!(detail.contains("refused in every namespace"), scopes > 1, "{detail}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_forgotten_for_a_refusal() {
+        let (mut books, readiness) = books_of(1);
+        list(&mut books, 0, vec![Event::InitApply(object("a", 7))]);
+        refuse(&mut books, 0);
+        assert!(books.is_complete() && readiness.snapshot().ready);
+        assert!(books.scopes[0].versions.contains_key("a"));
     }
 }

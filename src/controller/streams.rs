@@ -27,8 +27,16 @@ pub(super) const WATCH_SECONDS: u32 = 200;
 /// ten seconds for each watch is nothing to an API server that is well.
 const PAUSE_MOST: Duration = Duration::from_secs(10);
 
+/// A list was forbidden, and is tried again. So is one in a namespace that is gone, as its Roles went with it; where the
+/// right is one on all namespaces, it is empty instead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refused;
+
+/// What a watch has to say.
+pub type News<K> = Result<watcher::Event<DeserializeGuard<K>>, Refused>;
+
 /// An item of a watch, and the scope (an index into the namespaces) that it came from.
-pub type Item<K> = (usize, watcher::Event<DeserializeGuard<K>>);
+pub type Item<K> = (usize, News<K>);
 
 /// Watches a kind in all the given namespaces, or everywhere if there are none. Errors are counted and logged here and
 /// followed by another try; they never end the stream.
@@ -41,24 +49,28 @@ pub fn watch<K>(
 where
     K: Watched,
 {
-    let apis: Vec<Api<DeserializeGuard<K>>> = if namespaces.is_empty() {
-        vec![Api::all(client.clone())]
+    let apis: Vec<(String, Api<DeserializeGuard<K>>)> = if namespaces.is_empty() {
+        vec![(String::new(), Api::all(client.clone()))]
     } else {
-        namespaces.iter().map(|namespace| Api::namespaced(client.clone(), namespace)).collect()
+        let api = |namespace: &String| (namespace.clone(), Api::namespaced(client.clone(), namespace));
+        namespaces.iter().map(api).collect()
     };
     let seldom = Arc::new(Seldom::default());
-    let streams = apis.into_iter().enumerate().map(move |(scope, api)| {
+    let streams = apis.into_iter().enumerate().map(move |(scope, (namespace, api))| {
         let following = Following {
             items: begin(&api),
             api,
+            namespace,
             pauses: DefaultBackoff::default(),
+            pause: None,
             kind,
+            refusals: Seldom::default(),
             metrics: Arc::clone(&metrics),
             seldom: Arc::clone(&seldom),
         };
         unfold(following, move |mut following| async move {
-            let event = following.next().await?;
-            Some(((scope, event), following))
+            let news = following.next().await?;
+            Some(((scope, news), following))
         })
         .boxed()
     });
@@ -86,10 +98,16 @@ type Items<K> = BoxStream<'static, watcher::Result<watcher::Event<DeserializeGua
 /// The watch of one scope, from one failure to the next.
 struct Following<K: Watched> {
     api: Api<DeserializeGuard<K>>,
+    /// Empty: all of them.
+    namespace: String,
     items: Items<K>,
     pauses: DefaultBackoff,
+    /// To be kept before the next try.
+    pause: Option<Duration>,
     kind: Kind,
     metrics: Arc<Metrics>,
+    /// Rights are missing namespace by namespace, and each is named; whatever else fails, fails for all.
+    refusals: Seldom,
     seldom: Arc<Seldom>,
 }
 
@@ -104,8 +122,11 @@ fn begin<K: Watched>(api: &Api<DeserializeGuard<K>>) -> Items<K> {
 }
 
 impl<K: Watched> Following<K> {
-    async fn next(&mut self) -> Option<watcher::Event<DeserializeGuard<K>>> {
+    async fn next(&mut self) -> Option<News<K>> {
         loop {
+            if let Some(pause) = self.pause.take() {
+                sleep(pause).await;
+            }
             match self.items.next().await? {
                 Ok(event) => {
                     self.metrics.watched(self.kind);
@@ -113,17 +134,23 @@ impl<K: Watched> Following<K> {
                     if !matches!(event, watcher::Event::Init) {
                         self.pauses.reset();
                     }
-                    return Some(event);
+                    return Some(Ok(event));
                 }
                 Err(error) => {
-                    self.metrics.watch_failed(self.kind);
-                    if self.seldom.may_tell(class(&error)) {
-                        tracing::warn!(kind = self.kind.as_str(), %error, "watch failed, trying again");
+                    let (kind, namespace, class) = (self.kind, self.namespace.as_str(), class(&error));
+                    self.metrics.watch_failed(kind, namespace, class);
+                    let forbidden = cause(&error) == Some(ApiFailure::Forbidden);
+                    let seldom = if forbidden { &self.refusals } else { &*self.seldom };
+                    if seldom.may_tell(class) {
+                        tracing::warn!(kind = kind.as_str(), namespace, %error, "watch failed, trying again");
                     }
                     if is_too_old(&error) {
                         self.items = begin(&self.api);
                     }
-                    sleep(self.pauses.next().unwrap_or(PAUSE_MOST).min(PAUSE_MOST)).await;
+                    self.pause = Some(self.pauses.next().unwrap_or(PAUSE_MOST).min(PAUSE_MOST));
+                    if forbidden && matches!(error, watcher::Error::InitialListFailed(_)) {
+                        return Some(Err(Refused));
+                    }
                 }
             }
         }
@@ -139,9 +166,9 @@ fn cause(error: &watcher::Error) -> Option<ApiFailure> {
     }
 }
 
-/// What is told once a minute.
+/// What is counted apart, and told once a minute.
 fn class(error: &watcher::Error) -> &'static str {
-    cause(error).map_or("an event", ApiFailure::label)
+    cause(error).map_or("event", ApiFailure::label)
 }
 
 /// kube lists again when the stream says that its version is too old, but asks for the same version for ever when the

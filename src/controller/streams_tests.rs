@@ -61,7 +61,7 @@ async fn follow(client: &Client, time: Duration) -> usize {
     let mut lists = 0;
     let deadline = Instant::now() + time;
     while let Ok(Some((_, event))) = tokio::time::timeout_at(deadline, items.next()).await {
-        lists += usize::from(matches!(event, watcher::Event::InitDone));
+        lists += usize::from(matches!(event, Ok(watcher::Event::InitDone)));
     }
     lists
 }
@@ -95,6 +95,39 @@ async fn tries_grow_rarer_and_never_stop() {
     assert!((55..=75).contains(&asked.len()), "{asked:?}");
     let last: Vec<u64> = asked.iter().rev().take(3).map(|(_, at)| *at).collect();
     assert!(last.windows(2).all(|pair| (9..=11).contains(&(pair[0] - pair[1]))), "{last:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_list_is_news_and_tried_again() {
+    let (client, _) = apiserver(|verb, number| match (verb, number) {
+        ("list", 1) => Answer::Failure(403),
+        ("list", 2) => Answer::Failure(503),
+        ("list", _) => Answer::List,
+        // What was listed stays as it is.
+        (_, 1) => Answer::Failure(403),
+        _ => Answer::SilentWatch,
+    });
+    let metrics = Metrics::new(&Live::default(), 1, &Leadership::always());
+    let namespaces = ["lab".to_owned()];
+    let watch = watch::<OllamaServer>(&client, &namespaces, Kind::OllamaServer, Arc::clone(&metrics));
+    let mut items = std::pin::pin!(watch);
+    let mut told = Vec::new();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while let Ok(Some((_, news))) = tokio::time::timeout_at(deadline, items.next()).await {
+        match news {
+            Err(Refused) => told.push("refused"),
+            Ok(watcher::Event::InitDone) => told.push("listed"),
+            Ok(_) => {}
+        }
+    }
+    assert_eq!(told, ["refused", "listed"]);
+    let text = metrics.expose();
+    for (reason, count) in [("forbidden", 2), ("unavailable", 1)] {
+        let line = format!(
+            "ollama_fleet_watch_errors_total{{kind=\"OllamaServer\",namespace=\"lab\",reason=\"{reason}\"}} {count}\n"
+        );
+        assert!(text.contains(&line), "no {line}in {text}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -33,7 +33,7 @@ pub enum CrdGate {
 /// Waits until every definition is established, saying in `gate` what is missing.
 ///
 /// An installation that is confined to namespaces may lack the right to read definitions; then listing a kind in
-/// the first of `namespaces`, or in all if there are none, stands in for it.
+/// one of `namespaces`, or in all if there are none, stands in for it.
 pub async fn wait_for_crds(
     client: &Client,
     namespaces: &[String],
@@ -109,26 +109,29 @@ async fn served(
     }
 }
 
-/// Stands in for reading the definition where that is forbidden.
+/// Stands in for reading the definition where that is forbidden. A namespace that refuses says nothing of the kind: it may be
+/// gone, with the rights in it; the next one is asked.
 async fn listed(
     client: &Client,
     namespaces: &[String],
     kind: &ApiResource,
     name: &str,
 ) -> Result<(), Missing> {
-    let objects: Api<DynamicObject> = match namespaces.first() {
-        Some(namespace) => Api::namespaced_with(client.clone(), namespace, kind),
-        None => Api::all_with(client.clone(), kind),
-    };
-    match objects.list(&ListParams::default().limit(1)).await {
-        Ok(_) => Ok(()),
-        Err(kube::Error::Api(status)) if status.code == 404 => Err(not_installed(name).into()),
-        Err(kube::Error::Api(status)) if status.code == 403 => {
-            Err(format!("no right to get CustomResourceDefinition {name}, nor to list {}", kind.plural)
-                .into())
-        }
-        Err(error) => Err(unanswered(&error)),
+    let in_namespace = |namespace| Api::namespaced_with(client.clone(), namespace, kind);
+    let mut places: Vec<Api<DynamicObject>> =
+        namespaces.iter().map(String::as_str).map(in_namespace).collect();
+    if places.is_empty() {
+        places.push(Api::all_with(client.clone(), kind));
     }
+    for objects in places {
+        match objects.list(&ListParams::default().limit(1)).await {
+            Ok(_) => return Ok(()),
+            Err(kube::Error::Api(status)) if status.code == 403 => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => return Err(not_installed(name).into()),
+            Err(error) => return Err(unanswered(&error)),
+        }
+    }
+    Err(format!("no right to get CustomResourceDefinition {name}, nor to list {}", kind.plural).into())
 }
 
 fn established(definition: &CustomResourceDefinition) -> bool {
@@ -222,7 +225,7 @@ mod tests {
 
     #[rstest]
     #[case::everywhere(&[], "/apis/ollama-fleet.io/v1alpha1/")]
-    #[case::confined(&["fleet", "lab"], "/apis/ollama-fleet.io/v1alpha1/namespaces/fleet/")]
+    #[case::confined(&["fleet"], "/apis/ollama-fleet.io/v1alpha1/namespaces/fleet/")]
     #[tokio::test]
     async fn a_list_stands_in_for_a_forbidden_definition(
         #[case] namespaces: &[&str],
@@ -240,6 +243,17 @@ mod tests {
         let reason = missing(namespaces, listing(failure(404, "NotFound"))).await.unwrap();
         assert!(reason.ends_with("is not installed"), "{reason}");
         let reason = missing(namespaces, listing(failure(403, "Forbidden"))).await.unwrap();
+        assert!(reason.starts_with("no right to get"), "{reason}");
+    }
+
+    #[tokio::test]
+    async fn a_namespace_that_refuses_says_nothing_of_the_kind() {
+        let answer = |path: &str| match path {
+            _ if path.contains("/namespaces/lab/") => (200, json!({"metadata": {}, "items": []})),
+            _ => failure(403, "Forbidden"),
+        };
+        assert_eq!(missing(&["gone", "lab", "gone-too"], answer).await, None);
+        let reason = missing(&["gone", "gone-too"], answer).await.unwrap();
         assert!(reason.starts_with("no right to get"), "{reason}");
     }
 

@@ -65,6 +65,8 @@ pub struct PluginIndex {
     /// Whether the plugins have been listed at all. Before that nobody knows which plugins a server has, and a status
     /// written then would forget what the agents said.
     pub listed: bool,
+    /// Namespaces of which the same is true still, because their list is refused: it may be allowed later.
+    pub awaited: BTreeSet<String>,
     pub by_namespace: HashMap<String, Vec<Arc<ActivePlugin>>>,
     /// The configKeys of all plugins of every namespace, whether or not they are accepted: what is mended later is no
     /// mistake of a server.

@@ -75,6 +75,8 @@ pub struct Plugins {
     /// Something has changed that those who show plugins do not have yet.
     unshown: bool,
     listing: Listing,
+    /// Those that are watched, one for each scope; empty: all of them.
+    namespaces: Vec<String>,
     gate: Gate,
     /// Whether this replica writes.
     leads: bool,
@@ -90,6 +92,7 @@ impl Plugins {
         let metrics = Arc::clone(&context.metrics);
         Self {
             listing: Listing::new(Kind::FleetPlugin, metrics, streams::scopes(namespaces), gate.clone()),
+            namespaces: namespaces.to_vec(),
             gate,
             leads: context.leadership.holds(),
             context,
@@ -125,8 +128,8 @@ impl Plugins {
                     // What changed while nobody led was judged here when it came, so that the list makes nothing stale.
                     waiting = true;
                 }
-                Some((scope, event)) = items.next() => {
-                    if let Some(change) = self.listing.take(scope, event) {
+                Some((scope, news)) = items.next() => {
+                    if let Some(change) = self.listing.take(scope, news) {
                         self.on_change(scope, change);
                     }
                     // A list that is under way is judged when it is whole.
@@ -195,7 +198,7 @@ impl Plugins {
         self.claim(&namespace, &object.name_any(), &uid);
         let written = object.status.clone().filter(|status| status.observed_generation.is_some());
         // Later, what is planned is newer than what comes back.
-        let adopts = !self.leads || !self.listing.is_complete();
+        let adopts = !self.leads || !self.listing.is_listed(scope);
         let resource_version = object.metadata.resource_version.clone();
         self.unshown = true;
         let known = match self.known.entry(uid) {
@@ -271,16 +274,20 @@ impl Plugins {
         );
     }
 
-    /// Judges the plugins of the namespaces in which one changed, and tells the servers. Whether any were.
+    /// Judges the plugins of the namespaces in which one changed, and tells the servers. Whether any were. A namespace
+    /// that is listed later than the others waits until its list is whole.
     fn judge(&mut self) -> bool {
-        let first = !self.context.plugins.borrow().listed;
-        if self.stale.is_empty() && !first {
+        let current = Arc::clone(&self.context.plugins.borrow());
+        let awaited: BTreeSet<String> =
+            self.listing.awaited().filter_map(|scope| self.namespaces.get(scope).cloned()).collect();
+        let due: Vec<String> = self.stale.extract_if(|namespace| !awaited.contains(namespace)).collect();
+        let first = !current.listed;
+        if due.is_empty() && !first && current.awaited == awaited {
             return false;
         }
-        let current = Arc::clone(&self.context.plugins.borrow());
         // Made only if a server would notice: each time it is told, it looks at all of its plugins.
         let mut changed: Option<PluginIndex> = None;
-        for namespace in std::mem::take(&mut self.stale) {
+        for namespace in due {
             let (active, config_keys) = self.judge_namespace(&namespace);
             if !current.has(&namespace, &active, &config_keys) {
                 changed.get_or_insert_with(|| PluginIndex::clone(&current)).set(
@@ -290,9 +297,10 @@ impl Plugins {
                 );
             }
         }
-        if first || changed.is_some() {
+        if first || changed.is_some() || current.awaited != awaited {
             let mut index = changed.unwrap_or_else(|| PluginIndex::clone(&current));
             index.listed = true;
+            index.awaited = awaited;
             self.context.plugins.send_replace(Arc::new(index));
         }
         true

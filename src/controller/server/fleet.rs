@@ -15,6 +15,7 @@ use crate::{
         api_failure::ApiFailure,
         context::Context,
         listing::{Change, Listing},
+        plugin::index::PluginIndex,
         status_writer::{Kind, Target, Urgency, seen},
         streams,
     },
@@ -36,6 +37,9 @@ use tokio_util::sync::CancellationToken;
 
 /// Pause before a server's task that ended by a bug is begun again.
 const RESTART_PAUSE: Duration = Duration::from_secs(5);
+/// A namespace whose lists were refused may be allowed at any time, and each kind finds out by itself, within 10 s. A server
+/// that is first to be listed waits for its plugins that long and a little; then they are refused for good.
+const PLUGINS_WAIT: Duration = Duration::from_secs(15);
 
 /// A server that is watched.
 struct Handle {
@@ -101,9 +105,12 @@ impl Fleet {
                     self.listing = Listing::new(Kind::OllamaServer, metrics, streams::scopes(&namespaces), gate);
                     items.set(watch());
                 }
-                Some((scope, event)) = items.next() => {
-                    if let Some(change) = self.listing.take(scope, event) {
+                Some((scope, news)) = items.next() => {
+                    if let Some(change) = self.listing.take(scope, news) {
                         self.on_change(scope, change);
+                    }
+                    if self.listing.is_complete() {
+                        self.context.live.set_listed();
                     }
                 }
                 Some(ended) = self.tasks.join_next_with_id() => {
@@ -130,9 +137,6 @@ impl Fleet {
                     .collect();
                 for uid in gone {
                     self.remove(&uid);
-                }
-                if self.listing.is_complete() {
-                    self.context.live.set_listed();
                 }
             }
         }
@@ -188,8 +192,12 @@ impl Fleet {
         let memory = Memory::from_status(object.status.clone());
         handle.object.send_replace(Arc::new(OllamaServer { status: None, ..object }));
         let (context, receiver) = (Arc::clone(&self.context), handle.object.subscribe());
-        let task = ServerTask::new(context, receiver, place, publisher, memory);
-        handle.task = Some(self.tasks.spawn(task.run()).id());
+        let namespace = handle.key.0.clone();
+        let task = self.tasks.spawn(async move {
+            plugins_known(context.plugins.subscribe(), &namespace).await;
+            ServerTask::new(context, receiver, place, publisher, memory).run().await;
+        });
+        handle.task = Some(task.id());
     }
 
     fn remove(&mut self, uid: &str) {
@@ -256,6 +264,12 @@ impl Fleet {
     }
 }
 
+/// Returns when the plugins of the namespace have been listed, or it is too long that they are not.
+async fn plugins_known(mut plugins: watch::Receiver<Arc<PluginIndex>>, namespace: &str) {
+    let known = plugins.wait_for(|index| index.listed && !index.awaited.contains(namespace));
+    let _ = tokio::time::timeout(PLUGINS_WAIT, known).await;
+}
+
 /// Shows what an object says.
 fn show(place: &Place, object: OllamaServer) {
     let memory = Memory::from_status(object.status.clone());
@@ -307,4 +321,35 @@ fn undecodable_status(generation: Option<i64>) -> serde_json::Value {
         ..OllamaServerStatus::default()
     };
     serde_json::to_value(status).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::time::Instant;
+
+    fn index(listed: bool, awaited: &[&str]) -> Arc<PluginIndex> {
+        let awaited = awaited.iter().map(|&namespace| namespace.to_owned()).collect();
+        Arc::new(PluginIndex { listed, awaited, ..PluginIndex::default() })
+    }
+
+    /// How long a server of the namespace `lab` waits for its plugins, in seconds.
+    async fn waits(plugins: &watch::Sender<Arc<PluginIndex>>) -> u64 {
+        let begin = Instant::now();
+        plugins_known(plugins.subscribe(), "lab").await;
+        begin.elapsed().as_secs()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_waits_for_plugins_that_may_come_and_not_for_ever() {
+        let plugins = watch::Sender::new(index(true, &["other"]));
+        assert_eq!(waits(&plugins).await, 0);
+        plugins.send_replace(index(true, &["lab"]));
+        assert_eq!(waits(&plugins).await, PLUGINS_WAIT.as_secs());
+        let later = async {
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            plugins.send_replace(index(true, &[]));
+        };
+        assert_eq!(tokio::join!(waits(&plugins), later).0, 3);
+    }
 }
