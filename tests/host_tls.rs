@@ -13,7 +13,7 @@ use ollama_fleet_operator::{
     controller::server::live::Live,
     metrics::Metrics,
     probe::{
-        Failure, HostOutcome, HostTarget, Lane, NameServers, Owner, Prober,
+        AgentTarget, Failure, HostOutcome, HostTarget, Lane, NameServers, Owner, Prober,
         address::{AddressPolicy, SharedPolicy, parse_cidr},
         tls::{Authorities, Identity, TlsSettings},
     },
@@ -21,8 +21,19 @@ use ollama_fleet_operator::{
 };
 use rustls::pki_types::DnsName;
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
 use tempfile::TempDir;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
 
 /// Three polls a second apart, the deadline and a second, three times over for a busy machine.
 const VERDICT: Duration = Duration::from_millis(3 * 4800);
@@ -199,7 +210,11 @@ async fn each_fault_of_tls_has_its_class() {
         let host = TlsHost::start(way).await;
         let failure = poll(&prober, &host.https(), &trusting(&own)).await;
         assert_eq!(failure, Some(expected), "row {row}: {:?}", host.seen());
-        assert_eq!((host.seen().plain, host.seen().requests.len()), (0, 0), "row {row}: {:?}", host.seen());
+        let vllm = HostTarget { backend: BackendType::Vllm, ..target(&host.https(), trusting(&own)) };
+        assert_eq!(prober.host(&vllm).await, HostOutcome::Failed(expected), "row {row}");
+        // Each poll has tried once, and told nothing.
+        let seen = host.seen();
+        assert_eq!((seen.connections, seen.plain, seen.requests.len()), (2, 0, 0), "row {row}: {seen:?}");
     }
     let silent = TlsHost::start(Way::Silent).await;
     let short = HostTarget { timeout: Duration::from_millis(700), ..target(&silent.https(), trusting(&own)) };
@@ -213,6 +228,61 @@ async fn each_fault_of_tls_has_its_class() {
     let plain = HostTarget { endpoint: Endpoint::parse(&silent.address.to_string()).unwrap(), ..short };
     assert_eq!(prober.host(&plain).await, HostOutcome::Failed(Failure::Timeout));
     assert_eq!(silent.seen().plain, 1, "that of the last poll, which was told so");
+}
+
+/// Host and agent at one port, which finishes the handshake of one connection at a time: those that it leaves hanging end
+/// with the polls that made them, though meanwhile the others are answered.
+#[tokio::test]
+async fn no_handshake_outlives_the_poll_that_began_it() {
+    let own = Authority::new("own");
+    let Way::Tls(config) = Secured::by(&own.issue(&[ADDRESS])).into() else { unreachable!() };
+    let listener = TcpListener::bind((ADDRESS, 0)).await.unwrap();
+    let host = format!("https://{}", listener.local_addr().unwrap());
+    let (stalled, open) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+    let counts = (Arc::clone(&stalled), Arc::clone(&open));
+    let served = tokio::spawn(async move {
+        loop {
+            // The first is answered as soon as another has come, which is not.
+            let (first, _) = listener.accept().await.unwrap();
+            let (mut second, _) = listener.accept().await.unwrap();
+            counts.0.fetch_add(1, SeqCst);
+            counts.1.fetch_add(1, SeqCst);
+            let open = Arc::clone(&counts.1);
+            tokio::spawn(async move {
+                let mut heard = [0; 4096];
+                while second.read(&mut heard).await.is_ok_and(|size| size > 0) {}
+                open.fetch_sub(1, SeqCst);
+            });
+            let Ok(mut secure) = TlsAcceptor::from(Arc::clone(&config)).accept(first).await else { continue };
+            let mut heard = [0; 4096];
+            while secure.read(&mut heard).await.is_ok_and(|size| size > 0) {
+                let _ = secure.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 11\r\n\r\n{\"data\":[]}").await;
+            }
+        }
+    });
+    let dns = Dns::start().await;
+    let prober = prober(&dns);
+    let timeout = Duration::from_secs(1);
+    let polled = HostTarget { backend: BackendType::Vllm, timeout, ..target(&host, trusting(&own)) };
+    let read = AgentTarget {
+        owner: polled.owner.clone(),
+        endpoint: polled.endpoint.clone(),
+        path: "/metrics".into(),
+        authorization: None,
+        tls: polled.tls.clone(),
+        timeout,
+        lane: Lane::Healthy,
+    };
+    for _ in 0..3 {
+        let _ = tokio::join!(prober.host(&polled), prober.agent(&read));
+    }
+    assert!(stalled.load(SeqCst) > 0);
+    eventually(PATIENCE, "what was left hanging is closed", async || match open.load(SeqCst) {
+        0 => Ok(()),
+        open => Err(format!("{open} of {} are open", stalled.load(SeqCst))),
+    })
+    .await;
+    served.abort();
 }
 
 /// Plain HTTP sent to a port that wants TLS is told as that, whether the port answers in TLS or in HTTP.

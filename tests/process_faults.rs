@@ -15,7 +15,10 @@ use nix::{
 };
 use ollama_fleet_operator::api::OllamaServer;
 use serde_json::json;
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 use tokio::net::TcpSocket;
 
 /// Longest time between two polls of a host that is asked every second, in milliseconds: one interval may be cut short or
@@ -50,6 +53,7 @@ async fn a_clock_that_jumps_moves_no_poll_and_no_time_backwards() {
         writes.reset().await;
         faulty.fleet.reset_stats().await;
         clock.set(shift);
+        let begin = Instant::now();
         let seconds = if full() { 60 } else { 5 };
         holds_for(Duration::from_secs(seconds), "nothing is written", async || {
             let total = writes.total().await;
@@ -58,7 +62,8 @@ async fn a_clock_that_jumps_moves_no_poll_and_no_time_backwards() {
         .await;
         for (host, arrivals) in faulty.fleet.arrivals("all", "/api/version").await {
             let gaps: Vec<i64> = arrivals.windows(2).map(|pair| pair[1] - pair[0]).collect();
-            let most = usize::try_from(seconds).unwrap() + 3;
+            // However long it took to look, with what is made up after a moment in which nothing moved.
+            let most = usize::try_from(begin.elapsed().as_secs()).unwrap() + 3;
             assert!(arrivals.len() <= most, "{shift} s: {host}: a burst of {} polls", arrivals.len());
             assert!(gaps.iter().all(|gap| *gap <= GAP), "{shift} s: {host}: {gaps:?} ms");
         }
@@ -127,7 +132,7 @@ async fn few_descriptors_and_no_disk_are_enough() {
     })
     .await;
     let before = operator.cpu_seconds();
-    let begin = std::time::Instant::now();
+    let begin = Instant::now();
     holds_for(Duration::from_secs(5), "no host that is well is called dead", async || {
         let online = verdicts("Online").await?;
         if online == hosts - hosts / 2 { Ok(()) } else { Err(format!("{online} online")) }

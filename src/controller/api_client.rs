@@ -105,4 +105,29 @@ mod tests {
         }
         assert_eq!(hold.until(), Some(Instant::now() + Duration::from_secs(9)));
     }
+
+    /// An API server that takes the connection and says this, and then nothing; what becomes of a list, and when.
+    async fn listed_from(says: &'static [u8]) -> Duration {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (client, _) = build(Config::new(url.parse().unwrap())).unwrap();
+        let silent = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            std::io::Write::write_all(&mut stream, says).unwrap();
+            stream
+        });
+        let namespaces: kube::Api<k8s_openapi::api::core::v1::Namespace> = kube::Api::all(client);
+        let begin = Instant::now();
+        assert!(namespaces.list(&kube::api::ListParams::default()).await.is_err());
+        drop(silent.join());
+        begin.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn no_call_waits_for_ever() {
+        assert!(listed_from(b"").await <= HEAD_MOST);
+        let stalls = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
+        assert!(listed_from(stalls).await <= SILENCE_MOST);
+    }
 }

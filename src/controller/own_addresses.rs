@@ -16,7 +16,9 @@ use tokio_util::sync::CancellationToken;
 const REFRESH: Duration = Duration::from_mins(10);
 /// After a try that failed for a reason that passes by itself.
 const RETRY: Duration = Duration::from_secs(30);
-/// The API server has just answered for the CRDs; a start waits no longer than this for a list of two or three.
+/// The same at start, where nothing is dialled meanwhile.
+const RETRY_AT_START: Duration = Duration::from_secs(1);
+/// Deadline of a list of two or three.
 const TRY_DEADLINE: Duration = Duration::from_secs(3);
 /// Where a pod is told its addresses; the chart sets the first.
 const POD_ADDRESSES: [&str; 2] = ["POD_IPS", "POD_IP"];
@@ -31,6 +33,25 @@ pub struct OwnAddresses {
     base: AddressPolicy,
     /// What the log has been told last, so that it is told once.
     told: Option<String>,
+}
+
+/// What came of a try to learn the ranges of Services.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Known,
+    /// Only somebody's hand changes it.
+    Unknowable,
+    NotNow,
+}
+
+impl Outcome {
+    /// When to try again.
+    fn wait(self) -> Duration {
+        match self {
+            Self::Known | Self::Unknowable => REFRESH,
+            Self::NotNow => RETRY,
+        }
+    }
 }
 
 /// Why the ranges of Services are not known.
@@ -48,8 +69,19 @@ impl OwnAddresses {
         Self { client, policy, base, told: None }
     }
 
-    /// One try to learn the ranges of Services; returns when to try again. What is known stays in force if it fails.
-    pub async fn refresh(&mut self) -> Duration {
+    /// Learns the ranges of Services before anything is dialled: as long as the API server may still tell them, nobody
+    /// can use the time in which they are not known. Where it never will, the log says so, and polls begin.
+    pub async fn learn(&mut self, shutdown: &CancellationToken) {
+        while self.refresh().await == Outcome::NotNow {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = sleep(RETRY_AT_START) => {}
+            }
+        }
+    }
+
+    /// One try. What is known stays in force if it fails.
+    async fn refresh(&mut self) -> Outcome {
         let listed = timeout(TRY_DEADLINE, service_networks(&self.client)).await.unwrap_or_else(|_| {
             Err(Unknown { reason: "the API server did not answer in time".into(), lasting: false })
         });
@@ -59,7 +91,7 @@ impl OwnAddresses {
                 if self.policy.set(self.base.denying(networks.iter().copied())) {
                     tracing::info!(?networks, "the addresses of Services are not dialled");
                 }
-                REFRESH
+                Outcome::Known
             }
             Err(Unknown { reason, lasting }) => {
                 if self.told.as_ref() != Some(&reason) {
@@ -69,17 +101,18 @@ impl OwnAddresses {
                     );
                     self.told = Some(reason);
                 }
-                if lasting { REFRESH } else { RETRY }
+                if lasting { Outcome::Unknowable } else { Outcome::NotNow }
             }
         }
     }
 
-    /// Goes on until the end, after a wait.
-    pub async fn run(mut self, mut wait: Duration, shutdown: CancellationToken) {
+    /// Goes on until the end, after they were learned once.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        let mut wait = REFRESH;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = sleep(wait) => wait = self.refresh().await,
+                () = sleep(wait) => wait = self.refresh().await.wait(),
             }
         }
     }
@@ -162,13 +195,15 @@ mod tests {
         let refused = |address: &str| policy.get().check(address.parse().unwrap()).is_err();
         assert!(refused("10.9.0.7") && refused("10.9.0.8") && !refused("10.9.0.9"));
 
-        for (failing, wait) in [(500, RETRY), (403, REFRESH), (404, REFRESH)] {
+        for (failing, outcome) in
+            [(500, Outcome::NotNow), (403, Outcome::Unknowable), (404, Outcome::Unknowable)]
+        {
             *answer.lock().unwrap() = failure(failing);
-            assert_eq!(own.refresh().await, wait, "{failing}");
+            assert_eq!(own.refresh().await, outcome, "{failing}");
             assert!(!refused("10.96.0.1") && !changes.has_changed().unwrap());
         }
         *answer.lock().unwrap() = list(&[&["10.96.0.0/12", "fd00:10::/112"], &["nonsense", "10.8.0.0/16"]]);
-        assert_eq!(own.refresh().await, REFRESH);
+        assert_eq!(own.refresh().await, Outcome::Known);
         assert!(changes.has_changed().unwrap());
         changes.borrow_and_update();
         for address in ["10.96.0.1", "fd00:10::1", "10.8.1.1", "10.9.0.7"] {
@@ -183,6 +218,30 @@ mod tests {
         *answer.lock().unwrap() = list(&[&["10.8.0.0/16"]]);
         own.refresh().await;
         assert!(!refused("10.96.0.1") && refused("10.8.1.1") && refused("10.9.0.7"));
+    }
+
+    /// An API server in trouble is waited for, one that has no such objects or no right for us is not.
+    #[tokio::test(start_paused = true)]
+    async fn nothing_begins_before_the_ranges_can_be_known() {
+        let answer = Arc::new(Mutex::new(failure(503)));
+        let policy = SharedPolicy::new(AddressPolicy::default());
+        let mut own = OwnAddresses::new(apiserver(&answer), Arc::clone(&policy), Vec::new());
+        let shutdown = CancellationToken::new();
+        assert!(timeout(Duration::from_mins(1), own.learn(&shutdown)).await.is_err());
+        let book = Arc::clone(&answer);
+        tokio::spawn(async move {
+            sleep(Duration::from_secs(10)).await;
+            *book.lock().unwrap() = list(&[&["10.96.0.0/12"]]);
+        });
+        own.learn(&shutdown).await;
+        assert!(policy.get().check("10.96.0.1".parse().unwrap()).is_err());
+        for never in [403, 404] {
+            *answer.lock().unwrap() = failure(never);
+            timeout(RETRY_AT_START / 2, own.learn(&shutdown)).await.unwrap();
+        }
+        *answer.lock().unwrap() = failure(503);
+        shutdown.cancel();
+        timeout(RETRY_AT_START / 2, own.learn(&shutdown)).await.unwrap();
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The series of each server, made from the live set when they are asked for.
 
-use super::plugins;
+use super::{budget, plugins};
 use crate::{
     api::{condition, fleet_plugin::Reading, quantity::Quantity, server_status::LoadedModel},
     controller::server::live::{Live, Snapshot},
@@ -40,7 +40,10 @@ impl Collector for FleetCollector {
             // The leader tells of the servers; from two replicas every sum would be twice as large.
             return Ok(());
         }
-        let servers = self.live.snapshots();
+        let mut servers = self.live.snapshots();
+        // Where there is no room for all series, it is not for chance to choose.
+        servers
+            .sort_unstable_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
         out.single("servers", "Servers that are watched", count(servers.len()))?;
         out.all(&servers, "server_up", "1 if the host answers, 0 if not", None, |server| {
             server.reachable().map(i64::from)
@@ -64,6 +67,14 @@ impl Collector for FleetCollector {
             None,
             |server| server.last_poll.map(Timestamp::as_second),
         )?;
+        // Of all servers, however many: who has none of this series is checked.
+        out.all(
+            &servers,
+            "server_tls_insecure",
+            "1 while the host's certificate is not checked (insecureSkipVerify)",
+            None,
+            |server| server.object.spec.insecure_skip_verify.then_some(1),
+        )?;
         let detailed = if servers.len() <= self.server_limit { servers.as_slice() } else { &[] };
         let dropped = servers.len() - detailed.len();
         out.single(
@@ -71,7 +82,8 @@ impl Collector for FleetCollector {
             "Servers whose detailed series are left out by --metrics-server-limit",
             count(dropped),
         )?;
-        details(&mut out, detailed)
+        details(&mut out, detailed)?;
+        plugins::series(&mut out, detailed, budget::series(self.server_limit))
     }
 }
 
@@ -83,13 +95,6 @@ fn details(out: &mut Out<'_, '_>, servers: &[Snapshot]) -> fmt::Result {
     out.all(servers, "server_consecutive_failures", "Polls that failed in a row", None, |server| {
         Some(i64::from(server.failures))
     })?;
-    out.all(
-        servers,
-        "server_tls_insecure",
-        "1 while the host's certificate is not checked (insecureSkipVerify)",
-        None,
-        |server| server.object.spec.insecure_skip_verify.then_some(1),
-    )?;
     out.all(servers, "server_models", "Models on disk", None, |server| {
         server.status.model_count.map(i64::from)
     })?;
@@ -141,8 +146,7 @@ fn details(out: &mut Out<'_, '_>, servers: &[Snapshot]) -> fmt::Result {
     }
     out.all(servers, "server_boot_timestamp_seconds", "When the machine started", None, |server| {
         server.readings.boot_time.map(Timestamp::as_second)
-    })?;
-    plugins::series(out, servers)
+    })
 }
 
 type ModelSeries = (&'static str, &'static str, fn(&LoadedModel) -> Option<i64>);
@@ -216,7 +220,7 @@ impl Out<'_, '_> {
         help: &str,
         unit: Option<&Unit>,
         servers: &'s [Snapshot],
-        each: impl Fn(&'s Snapshot, &mut dyn FnMut(Labels<'s>, N) -> fmt::Result) -> fmt::Result,
+        mut each: impl FnMut(&'s Snapshot, &mut dyn FnMut(Labels<'s>, N) -> fmt::Result) -> fmt::Result,
     ) -> fmt::Result {
         if servers.is_empty() {
             return Ok(());

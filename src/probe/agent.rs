@@ -2,15 +2,21 @@
 
 use super::{
     Failure, Lane, Owner, Prober,
-    client::{BODY_MAX, Request},
-    limits::PATIENCE,
+    client::{BODY_MAX, Request, Route},
+    fair::Slot,
+    limits::{Limits, Namespace},
     tls::TlsSettings,
     turns::Asker,
+    visit::{Question, Visit},
 };
 use crate::api::endpoint::Endpoint;
 use hyper::header::HeaderValue;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
+
+/// Answers from which on taking them apart may take so long that others should not wait for it. Those of agents are
+/// some kilobytes; exporters' reach 150.
+const LARGE_ANSWER: usize = 64 * 1024;
 
 /// One agent to be read.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,49 +39,51 @@ pub struct AgentAnswer {
     pub body: Vec<u8>,
     /// When it was here, for rates.
     pub came: std::time::Instant,
+    /// Of a large body: so many bodies are here at once, also while they wait to be taken apart.
+    _room: Option<Slot>,
 }
 
 impl Prober {
     /// The agent's answer, at most 1 MiB. `None`: no slot came free in time, so nothing was asked.
     pub async fn agent(&self, target: &AgentTarget) -> Option<Result<AgentAnswer, Failure>> {
-        let namespace = &target.owner.namespace;
-        let address = match self.address_of(&target.endpoint, namespace, target.timeout).await? {
-            Ok((address, _)) => address,
-            Err(failure) => return Some(Err(failure)),
-        };
-        // An agent's port may be the host's own, which is asked by one at a time, or that of another server's agents.
-        let waiting = async {
-            let asker = Asker::beside_its_own(&target.owner);
-            let turn = self.limits.turn(address, target.endpoint.port, asker).await?;
-            self.limits.agent_slot(target.lane, namespace).await.map(|slot| (turn, slot))
-        };
-        let (mut turn, slot) = timeout(PATIENCE, waiting).await.ok()??;
-        let deadline = Instant::now() + target.timeout;
-        let result = tokio::select! {
-            result = self.read(target, deadline) => result,
-            () = turn.is_over() => Err(Failure::Timeout),
-        };
-        drop((turn, slot));
-        if matches!(result, Err(Failure::TooManyOpenFiles)) {
-            return None;
-        }
-        Some(result)
+        let result = self.visit(target).await;
+        result.filter(|result| !matches!(result, Err(Failure::TooManyOpenFiles)))
     }
 
-    async fn read(&self, target: &AgentTarget, deadline: Instant) -> Result<AgentAnswer, Failure> {
+    /// A slot for taking an answer apart that is so large that others could have to wait for it; `None` if it is not.
+    pub async fn parsing_slot(&self, namespace: &Namespace, answer: &AgentAnswer) -> Option<Slot> {
+        if answer.body.len() < LARGE_ANSWER { None } else { self.limits.parsing_slot(namespace).await }
+    }
+}
+
+impl Question for AgentTarget {
+    type Answer = AgentAnswer;
+
+    fn visit(&self) -> Visit<'_> {
+        // An agent's port may be the host's own, which is asked by one at a time, or that of another server's agents.
+        let asker = Asker::beside_its_own(&self.owner);
+        Visit { endpoint: &self.endpoint, owner: &self.owner, asker, tls: &self.tls, time: self.timeout }
+    }
+
+    async fn slot(&self, limits: &Limits) -> Option<Slot> {
+        limits.agent_slot(self.lane, &self.owner.namespace).await
+    }
+
+    async fn ask(&self, prober: &Prober, route: &Route, deadline: Instant) -> Result<AgentAnswer, Failure> {
         let request = Request {
-            endpoint: &target.endpoint,
-            path: &target.path,
-            namespace: &target.owner.namespace,
+            route,
+            endpoint: &self.endpoint,
+            path: &self.path,
+            namespace: &self.owner.namespace,
             host_header: None,
-            lane: target.lane,
-            authorization: target.authorization.as_ref(),
-            tls: &target.tls,
+            lane: self.lane,
+            authorization: self.authorization.as_ref(),
+            tls: &self.tls,
             body_max: BODY_MAX,
             deadline,
             last: true,
         };
-        let answer = self.clients.get(request).await?;
+        let answer = prober.clients.get(request).await?;
         match answer.status {
             // For an agent a missing path is a wrong port or endpoint.
             404 | 405 => Err(Failure::InvalidResponse),
@@ -83,6 +91,7 @@ impl Prober {
                 content_type: answer.content_type,
                 body: answer.body,
                 came: Instant::now().into_std(),
+                _room: answer.room,
             }),
         }
     }

@@ -2,11 +2,13 @@
 //!
 //! Deadlines are the caller's: one covers a whole poll, and every call here is over by it.
 
+pub use super::clients::Route;
 use super::{
     address::{AddressPolicy, SharedPolicy},
-    clients::{Clients, HttpClient},
-    connect::{Attempt, Stage},
+    clients::Clients,
+    connect::{Attempt, Destination, Stage},
     failure::Failure,
+    fair::Slot,
     limits::{Limits, Namespace, SMALL_BODY},
     resolve::CheckedResolver,
     tls::{ClientConfigs, TlsSettings},
@@ -38,7 +40,7 @@ const COMPLAINT_MAX: usize = 1024;
 const CONTENT_TYPE_MAX: usize = 256;
 const AGENT: &str = concat!("ollama-fleet-operator/", env!("CARGO_PKG_VERSION"));
 
-/// Which client a request goes through.
+/// Which slots a poll has, and how much time to connect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Lane {
     /// Hosts that answered last time, or were never asked.
@@ -63,11 +65,15 @@ pub struct Answer {
     pub date: Option<Timestamp>,
     pub content_type: Option<String>,
     pub body: Vec<u8>,
+    /// Held for as long as the body is, if it is large.
+    pub room: Option<Slot>,
 }
 
 /// What one request needs beyond its path.
 #[derive(Clone, Copy)]
 pub struct Request<'a> {
+    /// What it goes through.
+    pub route: &'a Route,
     pub endpoint: &'a Endpoint,
     pub path: &'a str,
     /// Of whoever asks, for its share of large bodies.
@@ -97,13 +103,20 @@ impl HttpClients {
         Ok(Self { clients: Clients::new(resolver, ClientConfigs::new()?), policy, limits })
     }
 
+    /// What one poll asks one address with.
+    pub fn route(&self, tls: &TlsSettings, destination: Destination) -> Route {
+        self.clients.route(tls, destination)
+    }
+
     /// One GET. Any status is an answer; what is not an answer at all is a [`Failure`].
     pub async fn get(&self, request: Request<'_>) -> Result<Answer, Failure> {
         let url = checked_url(request.endpoint, request.path, &self.policy.get())?;
-        let client = self.clients.get(request.tls);
-        let connect_timeout = (request.lane == Lane::Suspect).then_some(SUSPECT_CONNECT_TIMEOUT);
-        let attempt = Attempt::new(connect_timeout);
-        let asking = attempt.clone().scope(self.ask(&client, &url, &request, &attempt));
+        let connected_by = match request.lane {
+            Lane::Healthy => request.deadline,
+            Lane::Suspect => request.deadline.min(Instant::now() + SUSPECT_CONNECT_TIMEOUT),
+        };
+        let attempt = Attempt::new(Arc::clone(&request.route.destination), connected_by);
+        let asking = attempt.clone().scope(self.ask(&url, &request, &attempt));
         let answer = timeout_at(request.deadline, asking).await.unwrap_or(Err(Failure::Timeout));
         if answer.is_err() {
             attempt.closed().await;
@@ -114,23 +127,17 @@ impl HttpClients {
         })
     }
 
-    async fn ask(
-        &self,
-        client: &HttpClient,
-        url: &Url,
-        request: &Request<'_>,
-        attempt: &Attempt,
-    ) -> Result<Answer, Failure> {
+    async fn ask(&self, url: &Url, request: &Request<'_>, attempt: &Attempt) -> Result<Answer, Failure> {
         let mut http_request = http_request(url, request)?;
         attempt.follow(&mut http_request);
-        let sent = client.request(http_request).await;
+        let sent = request.route.client.request(http_request).await;
         let response = sent.map_err(|error| Failure::from_client(&error))?;
         let (head, mut body) = response.into_parts();
         if is_encoded(&head.headers) {
             return Err(Failure::InvalidResponse);
         }
         let status = head.status;
-        let body = if status.is_success() {
+        let (body, room) = if status.is_success() {
             self.read(&mut body, request).await?
         } else {
             let complaint = complaint(&mut body).await;
@@ -138,20 +145,25 @@ impl HttpClients {
             if plain && status == StatusCode::BAD_REQUEST && complains_about_tls(&complaint) {
                 return Err(Failure::TlsWanted);
             }
-            Vec::new()
+            (Vec::new(), None)
         };
         let (date, content_type) = (date_of(&head.headers), content_type_of(&head.headers));
-        Ok(Answer { status: status.as_u16(), date, content_type, body })
+        Ok(Answer { status: status.as_u16(), date, content_type, body, room })
     }
 
-    async fn read(&self, incoming: &mut Incoming, request: &Request<'_>) -> Result<Vec<u8>, Failure> {
+    /// The body, and the slot that it takes once it is large.
+    async fn read(
+        &self,
+        incoming: &mut Incoming,
+        request: &Request<'_>,
+    ) -> Result<(Vec<u8>, Option<Slot>), Failure> {
         let announced = incoming.size_hint().lower();
         if announced > request.body_max as u64 {
             return Err(Failure::ResponseTooLarge);
         }
         let announced = usize::try_from(announced).unwrap_or_default();
         let mut body = Vec::with_capacity(announced.min(SMALL_BODY));
-        let mut large = None;
+        let mut room = None;
         while let Some(frame) = incoming.frame().await {
             let frame = frame.map_err(|error| Failure::from_body(&error))?;
             // Trailers tell nothing.
@@ -160,13 +172,13 @@ impl HttpClients {
             if length > request.body_max {
                 return Err(Failure::ResponseTooLarge);
             }
-            if length > SMALL_BODY && large.is_none() {
-                large = self.limits.large_body(request.namespace).await;
+            if length > SMALL_BODY && room.is_none() {
+                room = self.limits.large_body(request.namespace).await;
                 body.reserve_exact(announced.saturating_sub(body.len()));
             }
             body.extend_from_slice(&chunk);
         }
-        Ok(body)
+        Ok((body, room))
     }
 }
 

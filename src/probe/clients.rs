@@ -1,17 +1,15 @@
-//! The HTTP clients, one for each way to secure a connection. Making one means reading keys and authorities, so each is
-//! kept while it is used; and no longer, because it holds a key.
+//! The HTTP clients: one for each address that a poll asks, so that its connections are nobody else's and end with it,
+//! upon a connector for each way to secure a connection. Making one of these means reading keys and authorities, so each
+//! is kept while it is used; and no longer, because it holds a key.
 
 use super::{
-    connect::Connector,
+    connect::{Connector, Destination},
     resolve::CheckedResolver,
     tls::{ClientConfigs, TlsSettings},
 };
 use http_body_util::Empty;
 use hyper::body::Bytes;
-use hyper_util::{
-    client::legacy::Client,
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::{client::legacy::Client, rt::TokioExecutor};
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, PoisonError},
@@ -19,14 +17,14 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Clients that are kept: a fleet of the size that this is made for, with certificates of its own for every host. Past
-/// it hosts are still asked, by clients that are made for one request.
+/// Connectors that are kept: a fleet of the size that this is made for, with certificates of its own for every host. Past
+/// it hosts are still asked, by connectors that are made for one poll.
 const KEPT_MAX: usize = 10_000;
-/// What the certificates and keys of all clients that are kept may take: room for 10,000 hosts with an authority and a
+/// What the certificates and keys of all connectors that are kept may take: room for 10,000 hosts with an authority and a
 /// certificate of their own, and an eighth of the memory that the chart gives. Who is kept stays; others are asked as past
 /// the number above.
 const BYTES_MAX: usize = 64 << 20;
-/// A client that was not used for this long goes. Hosts are asked every few seconds; for the few that are asked less
+/// A connector that was not used for this long goes. Hosts are asked every few seconds; for the few that are asked less
 /// often, making one anew is nothing.
 const UNUSED_MAX: Duration = Duration::from_mins(2);
 /// Headers of one answer; Ollama and the known exporters send fewer than ten.
@@ -34,10 +32,14 @@ const HEADERS_MAX: usize = 64;
 /// What a connection may hold of an answer that is not taken yet, and so the longest head. Without a bound of ours it is
 /// some 400 KiB, and a thousand hosts that never end their headers would take half a GiB.
 const BUFFER_MAX: usize = 32 << 10;
-/// A poll closes its connection with its last request; what a failed poll left open goes after this.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub type HttpClient = Client<Connector, Empty<Bytes>>;
+
+/// What one poll asks one address with.
+pub struct Route {
+    pub client: HttpClient,
+    pub destination: Arc<Destination>,
+}
 
 /// The clients of all hosts and agents. Cheap to clone.
 #[derive(Clone)]
@@ -48,7 +50,7 @@ pub struct Clients {
 }
 
 struct Kept {
-    clients: HashMap<TlsSettings, KeptClient>,
+    connectors: HashMap<TlsSettings, KeptConnector>,
     /// What their settings hold, by its place in memory, as many of them may hold the same.
     held: HashMap<usize, usize>,
     /// Of all that is held.
@@ -56,63 +58,64 @@ struct Kept {
     swept: Instant,
 }
 
-struct KeptClient {
-    client: HttpClient,
+struct KeptConnector {
+    connector: Connector,
     used: Instant,
 }
 
 impl Clients {
     pub fn new(resolver: CheckedResolver, configs: ClientConfigs) -> Self {
-        let kept = Kept { clients: HashMap::new(), held: HashMap::new(), bytes: 0, swept: Instant::now() };
+        let kept = Kept { connectors: HashMap::new(), held: HashMap::new(), bytes: 0, swept: Instant::now() };
         Self { resolver, configs: Arc::new(configs), kept: Arc::new(Mutex::new(kept)) }
     }
 
-    /// The client for these settings.
-    pub fn get(&self, settings: &TlsSettings) -> HttpClient {
+    /// A client that dials nothing but this. A poll closes its connection with its last request; what a failed poll
+    /// leaves open goes with the client.
+    pub fn route(&self, settings: &TlsSettings, destination: Destination) -> Route {
+        let client = Client::builder(TokioExecutor::new())
+            .http1_max_headers(HEADERS_MAX)
+            .http1_max_buf_size(BUFFER_MAX)
+            .pool_max_idle_per_host(1)
+            .pool_idle_timeout(None)
+            .build(self.connector(settings));
+        Route { client, destination: Arc::new(destination) }
+    }
+
+    /// The connector for these settings.
+    fn connector(&self, settings: &TlsSettings) -> Connector {
         let now = Instant::now();
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if now.duration_since(kept.swept) >= UNUSED_MAX {
             kept.sweep(now);
         }
-        if let Some(kept) = kept.clients.get_mut(settings) {
+        if let Some(kept) = kept.connectors.get_mut(settings) {
             kept.used = now;
-            return kept.client.clone();
+            return kept.connector.clone();
         }
-        let client = self.make(settings);
-        kept.keep(settings, &client, now);
-        client
-    }
-
-    fn make(&self, settings: &TlsSettings) -> HttpClient {
         let name = settings.server_name.clone().map(Into::into);
         let connector = Connector::new(self.resolver.clone(), self.configs.make(settings), name);
-        Client::builder(TokioExecutor::new())
-            .http1_max_headers(HEADERS_MAX)
-            .http1_max_buf_size(BUFFER_MAX)
-            .pool_max_idle_per_host(1)
-            .pool_idle_timeout(IDLE_TIMEOUT)
-            .pool_timer(TokioTimer::new())
-            .build(connector)
+        kept.keep(settings, &connector, now);
+        connector
     }
 }
 
 impl Kept {
-    /// Keeps a client, if there is room for it and for what it holds.
-    fn keep(&mut self, settings: &TlsSettings, client: &HttpClient, now: Instant) {
+    /// Keeps a connector, if there is room for it and for what it holds.
+    fn keep(&mut self, settings: &TlsSettings, connector: &Connector, now: Instant) {
         let new = settings.weights().filter(|weight| !self.held.contains_key(&weight.place));
         let bytes = self.bytes + new.map(|weight| weight.bytes).sum::<usize>();
-        if self.clients.len() >= KEPT_MAX || bytes > BYTES_MAX {
+        if self.connectors.len() >= KEPT_MAX || bytes > BYTES_MAX {
             return;
         }
         self.bytes = bytes;
         self.held.extend(settings.weights().map(|weight| (weight.place, weight.bytes)));
-        self.clients.insert(settings.clone(), KeptClient { client: client.clone(), used: now });
+        self.connectors.insert(settings.clone(), KeptConnector { connector: connector.clone(), used: now });
     }
 
     fn sweep(&mut self, now: Instant) {
         self.swept = now;
-        self.clients.retain(|_, kept| now.duration_since(kept.used) < UNUSED_MAX);
-        let weights = self.clients.keys().flat_map(TlsSettings::weights);
+        self.connectors.retain(|_, kept| now.duration_since(kept.used) < UNUSED_MAX);
+        let weights = self.connectors.keys().flat_map(TlsSettings::weights);
         self.held = weights.map(|weight| (weight.place, weight.bytes)).collect();
         self.bytes = self.held.values().sum();
     }
@@ -139,21 +142,21 @@ mod tests {
     }
 
     fn kept(clients: &Clients) -> usize {
-        clients.kept.lock().unwrap().clients.len()
+        clients.kept.lock().unwrap().connectors.len()
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_client_is_kept_while_it_is_used_and_no_longer() {
+    async fn a_connector_is_kept_while_it_is_used_and_no_longer() {
         let clients = clients();
         for _ in 0..3 {
-            clients.get(&named(1));
-            clients.get(&named(2));
+            clients.connector(&named(1));
+            clients.connector(&named(2));
         }
         assert_eq!(kept(&clients), 2);
         tokio::time::advance(UNUSED_MAX / 2).await;
-        clients.get(&named(1));
+        clients.connector(&named(1));
         tokio::time::advance(UNUSED_MAX / 2).await;
-        clients.get(&named(1));
+        clients.connector(&named(1));
         assert_eq!(kept(&clients), 1);
     }
 
@@ -161,7 +164,7 @@ mod tests {
     async fn there_is_an_end_to_what_is_kept_and_none_to_what_is_asked() {
         let clients = clients();
         for number in 0..KEPT_MAX + 10 {
-            clients.get(&named(number));
+            clients.connector(&named(number));
         }
         assert_eq!(kept(&clients), KEPT_MAX);
     }
@@ -186,19 +189,19 @@ mod tests {
         let pem = large();
         for number in 0..1000 {
             let authorities = Authorities::from_pem(pem.as_bytes()).unwrap();
-            clients.get(&with_authorities(number, &authorities));
+            clients.connector(&with_authorities(number, &authorities));
         }
         let bytes = clients.kept.lock().unwrap().bytes;
         assert!((BYTES_MAX - (1 << 20)..=BYTES_MAX).contains(&bytes), "{bytes}");
         let before = kept(&clients);
         assert!((300..450).contains(&before), "{before}");
         let first = with_authorities(0, &Authorities::from_pem(pem.as_bytes()).unwrap());
-        assert!(clients.kept.lock().unwrap().clients.contains_key(&first));
-        clients.get(&named(1));
+        assert!(clients.kept.lock().unwrap().connectors.contains_key(&first));
+        clients.connector(&named(1));
         assert_eq!(kept(&clients), before + 1);
         // What is used no more makes room.
         tokio::time::advance(UNUSED_MAX).await;
-        clients.get(&with_authorities(1000, &Authorities::from_pem(pem.as_bytes()).unwrap()));
+        clients.connector(&with_authorities(1000, &Authorities::from_pem(pem.as_bytes()).unwrap()));
         assert_eq!(kept(&clients), 1);
     }
 
@@ -207,7 +210,7 @@ mod tests {
         let clients = clients();
         let authorities = Authorities::from_pem(large().as_bytes()).unwrap();
         for number in 0..1000 {
-            clients.get(&with_authorities(number, &authorities));
+            clients.connector(&with_authorities(number, &authorities));
         }
         assert_eq!(kept(&clients), 1000);
     }

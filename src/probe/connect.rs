@@ -1,16 +1,18 @@
-//! Connections to hosts: TCP to an address that was checked, and TLS on it for https, never one in place of the other.
+//! Connections to hosts: TCP to the one address that was checked and whose turn is held, and TLS on it for https, never
+//! one in place of the other. What is not connected by the end of the request that wanted it never will be.
 //!
 //! What happens to a connection is noted for the request that made it. A deadline that passes in the middle of a
 //! handshake looks like any other from outside, and what a host says while it closes may come before the request does.
 //! And a request that is given up can wait until its connection is closed, lest the next one stand beside it.
 
 use super::{failure::Failure, resolve::CheckedResolver};
+use crate::api::endpoint::Host;
 use hyper::{
     Request, Uri,
     http::{Extensions, uri::Scheme},
 };
 use hyper_util::{
-    client::legacy::connect::{CaptureConnection, Connected, Connection, HttpConnector, capture_connection},
+    client::legacy::connect::{CaptureConnection, Connected, Connection, capture_connection},
     rt::TokioIo,
 };
 use rustls::{ClientConfig, pki_types::ServerName};
@@ -18,10 +20,11 @@ use std::{
     error::Error,
     future::Future,
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -29,7 +32,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -48,11 +51,46 @@ tokio::task_local! {
     static ATTEMPT: Attempt;
 }
 
+/// The one address that may be dialled, because whoever asks has the turn there.
+#[derive(Debug)]
+pub struct Destination {
+    /// Leads to the address, or did when it was looked up; asked again before each connection whether it may.
+    host: Host,
+    address: SocketAddr,
+    /// What connecting may take of the time, TLS not counted.
+    connect_max: Duration,
+    reached: AtomicBool,
+}
+
+impl Destination {
+    pub fn new(host: Host, address: SocketAddr, connect_max: Duration) -> Self {
+        Self { host, address, connect_max, reached: AtomicBool::new(false) }
+    }
+
+    /// Whether it ever took a connection.
+    pub fn reached(&self) -> bool {
+        self.reached.load(Ordering::Acquire)
+    }
+
+    async fn dial(&self, resolver: &CheckedResolver) -> Result<TcpStream, BoxError> {
+        resolver.recheck(&self.host, self.address.ip()).await?;
+        let connecting = TcpStream::connect(self.address);
+        let stream = timeout(self.connect_max, connecting).await.map_err(|_| ConnectTimeout)??;
+        self.reached.store(true, Ordering::Release);
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
 /// What a request says to the connection that is made for it, and hears from it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Attempt {
-    /// Bounds name lookup, connection and handshake together, where they get less than the whole request.
-    connect_timeout: Option<Duration>,
+    destination: Arc<Destination>,
+    /// Name lookup, connection and handshake are over by then.
+    connected_by: Instant,
+    /// Cancelled with the request. The client leaves a connection that it has begun to a task, where another comes free
+    /// first: what nobody waits for any more must not stay at the host for as long as the host likes.
+    over: CancellationToken,
     notes: Arc<Notes>,
 }
 
@@ -78,12 +116,13 @@ pub enum Stage {
 }
 
 impl Attempt {
-    pub fn new(connect_timeout: Option<Duration>) -> Self {
-        Self { connect_timeout, ..Self::default() }
+    pub fn new(destination: Arc<Destination>, connected_by: Instant) -> Self {
+        Self { destination, connected_by, over: CancellationToken::new(), notes: Arc::default() }
     }
 
     /// Runs a request whose connection, if it makes one, belongs to this attempt.
     pub async fn scope<F: Future>(self, request: F) -> F::Output {
+        let _over = self.over.clone().drop_guard();
         ATTEMPT.scope(self, request).await
     }
 
@@ -140,7 +179,7 @@ pub struct ConnectTimeout;
 /// Makes connections with one configuration of TLS.
 #[derive(Clone)]
 pub struct Connector {
-    tcp: HttpConnector<CheckedResolver>,
+    resolver: CheckedResolver,
     tls: TlsConnector,
     /// In place of the name in the URL.
     server_name: Option<ServerName<'static>>,
@@ -152,13 +191,10 @@ impl Connector {
         tls: ClientConfig,
         server_name: Option<ServerName<'static>>,
     ) -> Self {
-        let mut tcp = HttpConnector::new_with_resolver(resolver);
-        tcp.enforce_http(false);
-        tcp.set_nodelay(true);
-        Self { tcp, tls: TlsConnector::from(Arc::new(tls)), server_name }
+        Self { resolver, tls: TlsConnector::from(Arc::new(tls)), server_name }
     }
 
-    async fn connect(mut self, url: Uri, notes: Arc<Notes>) -> Result<TokioIo<HostStream>, BoxError> {
+    async fn connect(mut self, url: Uri, attempt: Attempt) -> Result<TokioIo<HostStream>, BoxError> {
         let name = match url.scheme() {
             Some(scheme) if *scheme == Scheme::HTTPS => Some(match self.server_name.take() {
                 Some(name) => name,
@@ -166,7 +202,8 @@ impl Connector {
             }),
             _ => None,
         };
-        let tcp = self.tcp.call(url).await?.into_inner();
+        let tcp = attempt.destination.dial(&self.resolver).await?;
+        let notes = attempt.notes;
         let inner = match name {
             None => Inner::Plain { stream: tcp, unread: true },
             Some(name) => {
@@ -193,19 +230,17 @@ impl Service<Uri> for Connector {
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
-        self.tcp.poll_ready(context).map_err(Into::into)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, url: Uri) -> Self::Future {
-        let connector = self.clone();
+        let (connector, attempt) = (self.clone(), ATTEMPT.try_with(Clone::clone));
         Box::pin(async move {
-            let attempt = ATTEMPT.try_with(Clone::clone).unwrap_or_default();
-            let connecting = connector.connect(url, attempt.notes);
-            match attempt.connect_timeout {
-                None => connecting.await,
-                Some(most) => timeout(most, connecting).await.map_err(|_| ConnectTimeout)?,
-            }
+            let attempt = attempt?;
+            let (over, by) = (attempt.over.clone(), attempt.connected_by);
+            let connecting = timeout_at(by, connector.connect(url, attempt));
+            over.run_until_cancelled(connecting).await.ok_or(ConnectTimeout)?.map_err(|_| ConnectTimeout)?
         })
     }
 }

@@ -8,6 +8,7 @@
 use super::limits::Namespace;
 use std::{
     collections::{HashMap, VecDeque},
+    fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 use tokio::sync::oneshot;
@@ -43,6 +44,12 @@ struct Waiter {
 pub struct Slot {
     slots: FairSlots,
     namespace: Namespace,
+}
+
+impl fmt::Debug for Slot {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.debug_struct("Slot").field("namespace", &self.namespace).finish_non_exhaustive()
+    }
 }
 
 /// A place in the queue; left when dropped.

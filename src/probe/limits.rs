@@ -1,16 +1,12 @@
 //! How much is asked at once, by everybody together: slots for polls that are well and for polls that are not, for
-//! lookups of names and for large bodies, and the turns at each address.
+//! lookups of names, for large bodies and for taking them apart, and the turns at each address.
 
 use super::{
     client::Lane,
     fair::{FairSlots, Slot},
     turns::{Asker, Turn, Turns},
 };
-use std::{
-    net::{IpAddr, SocketAddr},
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 /// 10,000 healthy hosts at 10 s and 50 ms each need 50 slots; the rest is room for slow ones. Bounds open sockets.
 const HEALTHY_MAX: usize = 4096;
@@ -21,10 +17,13 @@ const AGENT_HEALTHY_MAX: usize = 2048;
 const AGENT_SUSPECT_MAX: usize = 512;
 /// Lookups take milliseconds, or the two seconds of their deadline; each has a socket.
 const LOOKUPS_MAX: usize = 512;
-/// Bodies that have outgrown [`SMALL_BODY`]. A list of models may have 4 MiB and anything else 1 MiB, so these are at
+/// Bodies that have outgrown [`SMALL_BODY`], until they are taken apart. A list of models may have 4 MiB and anything else 1 MiB, so these are at
 /// most 256 MiB, and all the small ones that fit into the slots above at most 112. What a connection holds besides has a
 /// bound of its own.
 const LARGE_BODIES_MAX: usize = 64;
+/// Large answers of agents that are taken apart at once: half of the cores of a small machine stay free for everybody
+/// else. Those that wait for it keep the slot of a large body, so that they are bounded too.
+const PARSED_AT_ONCE: usize = 2;
 /// Bytes that every body may have without asking: answers of a usual host with a dozen models have less.
 pub const SMALL_BODY: usize = 16 << 10;
 
@@ -54,6 +53,7 @@ pub struct Limits {
     agents: [FairSlots; 2],
     lookups: FairSlots,
     large_bodies: FairSlots,
+    parsing: FairSlots,
     turns: Turns,
 }
 
@@ -79,6 +79,7 @@ impl Limits {
             agents: [slots(AGENT_HEALTHY_MAX), slots(AGENT_SUSPECT_MAX)],
             lookups: slots(LOOKUPS_MAX),
             large_bodies: FairSlots::new(LARGE_BODIES_MAX),
+            parsing: FairSlots::new(PARSED_AT_ONCE),
             turns: Turns::default(),
         }
     }
@@ -103,10 +104,15 @@ impl Limits {
         self.large_bodies.slot(namespace).await
     }
 
-    /// Waits for the turn at this address. Two objects may name one host; the host is asked by one at a time.
-    /// `None` only if the operator is ending.
-    pub async fn turn(&self, address: IpAddr, port: u16, asker: Asker) -> Option<Turn> {
-        self.turns.turn(SocketAddr::new(address, port), asker).await
+    /// A slot for taking a large answer apart.
+    pub async fn parsing_slot(&self, namespace: &Namespace) -> Option<Slot> {
+        self.parsing.slot(namespace).await
+    }
+
+    /// Waits for the turn at this address, however it is written. Two objects may name one host; the host is asked by one
+    /// at a time. `None` only if the operator is ending.
+    pub async fn turn(&self, address: SocketAddr, asker: Asker) -> Option<Turn> {
+        self.turns.turn(SocketAddr::new(address.ip().to_canonical(), address.port()), asker).await
     }
 }
 

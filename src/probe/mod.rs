@@ -2,8 +2,8 @@
 //! deadline covers a whole poll, and every body has a cap.
 //!
 //! ```text
-//! Prober::host(target) ── resolve (checked) ── turn at the address ── backend (ollama | openai | generic) ─▶ HostReport
-//! Prober::agent(target) ─ resolve (checked) ── turn at the address ── one GET ─▶ body
+//! Prober::host(target) ── resolve (checked) ── turn at an address ── backend (ollama | openai | generic) ─▶ HostReport
+//! Prober::agent(target) ─ resolve (checked) ── turn at an address ── one GET ─▶ body
 //! ```
 
 pub mod address;
@@ -23,6 +23,7 @@ mod resolve;
 pub mod text;
 pub mod tls;
 mod turns;
+mod visit;
 pub mod wire;
 
 pub use agent::{AgentAnswer, AgentTarget};
@@ -32,20 +33,17 @@ pub use limits::Owner;
 pub use resolve::NameServers;
 
 use crate::{
-    api::{
-        endpoint::{Endpoint, Host},
-        ollama_server::BackendType,
-    },
+    api::{endpoint::Endpoint, ollama_server::BackendType},
     metrics::Metrics,
 };
 use address::{AddressPolicy, SharedPolicy};
-use client::{Answer, BODY_MAX, HttpClients, Request};
+use client::{Answer, BODY_MAX, HttpClients, Request, Route};
+use fair::Slot;
 use hyper::header::HeaderValue;
-use limits::{Limits, Namespace, PATIENCE};
+use limits::Limits;
 use report::HostReport;
 use resolve::CheckedResolver;
 use std::{
-    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering::Relaxed},
@@ -53,11 +51,9 @@ use std::{
     time::Duration,
 };
 use tls::TlsSettings;
-use tokio::{
-    sync::watch,
-    time::{Instant, timeout},
-};
+use tokio::{sync::watch, time::Instant};
 use turns::Asker;
+use visit::{Question, Visit};
 
 /// One host to be polled, and how.
 #[derive(Clone, Debug)]
@@ -77,13 +73,30 @@ pub struct HostTarget {
     pub with_models: bool,
 }
 
-impl HostTarget {
-    /// Ollama is asked one thing at a time; the agent of another backend, at the port of that backend, may be read
-    /// beside it.
-    fn asker(&self) -> Asker {
-        match self.backend {
+impl Question for HostTarget {
+    type Answer = HostReport;
+
+    fn visit(&self) -> Visit<'_> {
+        // Ollama is asked one thing at a time; the agent of another backend, at the port of that backend, may be read
+        // beside it.
+        let asker = match self.backend {
             BackendType::Ollama => Asker::alone(&self.owner),
             _ => Asker::beside_its_own(&self.owner),
+        };
+        Visit { endpoint: &self.endpoint, owner: &self.owner, asker, tls: &self.tls, time: self.timeout }
+    }
+
+    async fn slot(&self, limits: &Limits) -> Option<Slot> {
+        limits.host_slot(self.lane, &self.owner.namespace).await
+    }
+
+    async fn ask(&self, prober: &Prober, route: &Route, deadline: Instant) -> Result<HostReport, Failure> {
+        let ask = Ask { prober, target: self, route, deadline, answered: AtomicBool::new(false) };
+        match self.backend {
+            BackendType::Ollama => ollama::poll(&ask).await,
+            BackendType::Vllm => openai::poll(&ask).await,
+            // A provider plugin is asked elsewhere; until it exists such a server is not accepted.
+            BackendType::Generic | BackendType::Plugin => generic::poll(&ask).await,
         }
     }
 }
@@ -131,75 +144,15 @@ impl Prober {
 
     /// Polls one host. Waiting for a slot and for the turn does not count against the host's deadline.
     pub async fn host(&self, target: &HostTarget) -> HostOutcome {
-        let Some(looked_up) =
-            self.address_of(&target.endpoint, &target.owner.namespace, target.timeout).await
-        else {
-            return HostOutcome::Skipped;
-        };
-        let (address, left) = match looked_up {
-            Ok(found) => found,
-            Err(failure) => return HostOutcome::Failed(failure),
-        };
-        // The turn first: whoever waits for one address must not hold a slot that another could use.
-        let waiting = async {
-            let turn = self.limits.turn(address, target.endpoint.port, target.asker()).await?;
-            self.limits.host_slot(target.lane, &target.owner.namespace).await.map(|slot| (turn, slot))
-        };
-        let Ok(Some((mut turn, slot))) = timeout(PATIENCE, waiting).await else {
-            return HostOutcome::Skipped;
-        };
-        let ask =
-            Ask { prober: self, target, deadline: Instant::now() + left, answered: AtomicBool::new(false) };
-        let poll = async {
-            match target.backend {
-                BackendType::Ollama => ollama::poll(&ask).await,
-                BackendType::Vllm => openai::poll(&ask).await,
-                // A provider plugin is asked elsewhere; until it exists such a server is not accepted.
-                BackendType::Generic | BackendType::Plugin => generic::poll(&ask).await,
-            }
-        };
-        let result = tokio::select! {
-            result = poll => result,
-            () = turn.is_over() => Err(Failure::Timeout),
-        };
-        drop((turn, slot));
-        match result {
-            Ok(report) => HostOutcome::Online(report),
-            Err(failure @ Failure::TooManyOpenFiles) => {
+        match self.visit(target).await {
+            None => HostOutcome::Skipped,
+            Some(Ok(report)) => HostOutcome::Online(report),
+            Some(Err(failure @ Failure::TooManyOpenFiles)) => {
                 self.metrics.poll_failed(failure);
                 HostOutcome::Skipped
             }
-            Err(failure) => HostOutcome::Failed(failure),
+            Some(Err(failure)) => HostOutcome::Failed(failure),
         }
-    }
-
-    /// The address of an endpoint, and what is left of the time for asking it, in which waiting does not count.
-    /// `None`: no slot for a lookup came free in time.
-    async fn address_of(
-        &self,
-        endpoint: &Endpoint,
-        namespace: &Namespace,
-        time: Duration,
-    ) -> Option<Result<(IpAddr, Duration), Failure>> {
-        // Before the lookup: the name of what must not be dialled is nobody's business.
-        if let Err(refused) = self.policy.get().check_port(endpoint.port) {
-            return Some(Err(refused.into()));
-        }
-        let slot = match &endpoint.host {
-            Host::Ip(_) => None,
-            Host::Name(_) => Some(timeout(PATIENCE, self.limits.lookup_slot(namespace)).await.ok()??),
-        };
-        let begin = Instant::now();
-        let found = timeout(time, self.resolver.resolve(&endpoint.host)).await;
-        drop(slot);
-        Some(match found {
-            Ok(Ok(addresses)) => match addresses.first() {
-                Some(address) => Ok((*address, time.saturating_sub(begin.elapsed()))),
-                None => Err(Failure::DnsFailed),
-            },
-            Ok(Err(error)) => Err(error.into()),
-            Err(_) => Err(Failure::DnsFailed),
-        })
     }
 }
 
@@ -207,6 +160,7 @@ impl Prober {
 struct Ask<'a> {
     prober: &'a Prober,
     target: &'a HostTarget,
+    route: &'a Route,
     deadline: Instant,
     /// The host has answered before, and may have kept the connection.
     answered: AtomicBool,
@@ -216,6 +170,7 @@ impl Ask<'_> {
     /// Asks for one path; whatever happens, it is over by the poll's deadline.
     async fn get(&self, path: &str, body_max: usize, last: bool) -> Result<Answer, Failure> {
         let request = Request {
+            route: self.route,
             endpoint: &self.target.endpoint,
             path,
             namespace: &self.target.owner.namespace,

@@ -11,10 +11,8 @@ use super::{
 /// Online is a healthy `/health` or a well-formed `/v1/models`.
 pub async fn poll(ask: &Ask<'_>) -> Result<HostReport, Failure> {
     let health = ask.get_small("/health", false).await.and_then(super::Answer::success);
-    if let Err(
-        failure
-        @ (Failure::ConnectionRefused | Failure::Timeout | Failure::DnsFailed | Failure::TlsHandshake),
-    ) = health
+    if let Err(failure) = health
+        && ends_the_poll(failure)
     {
         return Err(failure);
     }
@@ -32,6 +30,13 @@ pub async fn poll(ask: &Ask<'_>) -> Result<HostReport, Failure> {
         }),
         (Err(failure), Err(_)) => Err(failure),
     }
+}
+
+/// Whether the other path would fail alike. An answer of any kind is none of these: only `/health` may be what it refuses,
+/// or lacks.
+fn ends_the_poll(failure: Failure) -> bool {
+    let unanswered = matches!(failure, Failure::ConnectionRefused | Failure::Timeout | Failure::DnsFailed);
+    unanswered || failure.is_tls() || failure.is_refusal() || failure == Failure::TooManyOpenFiles
 }
 
 fn report(names: Vec<String>) -> HostReport {

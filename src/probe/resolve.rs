@@ -1,5 +1,6 @@
-//! Names into addresses that may be dialled. Every answer is checked, here and nowhere else, each time that a
-//! connection is made, so that a name cannot change its mind between the check and the dial.
+//! Names into addresses that may be dialled. Every answer is checked, here and nowhere else: at the begin of a poll, and
+//! again each time that a connection is made. What is dialled is an address that was checked, never a name, so that a
+//! name cannot change its mind between the check and the dial.
 
 use super::address::{AddressNotAllowed, SharedPolicy};
 use crate::api::endpoint::Host;
@@ -9,17 +10,11 @@ use hickory_resolver::{
     net::runtime::TokioRuntimeProvider,
     proto::rr::Name,
 };
-use hyper_util::client::legacy::connect::dns::Name as ClientName;
 use std::{
-    future::Future,
     net::{IpAddr, SocketAddr},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
-    vec,
 };
-use tower::Service;
 
 /// Time that one lookup may take; a resolver that is slower than this on a LAN does not answer at all.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(2);
@@ -105,6 +100,13 @@ impl CheckedResolver {
         }
     }
 
+    /// Whether an address that this host had when it was looked up may still be dialled: by the policy of now, and only
+    /// while the host leads nowhere that is refused.
+    pub async fn recheck(&self, host: &Host, address: IpAddr) -> Result<(), ResolveError> {
+        self.resolve(host).await?;
+        Ok(self.policy.get().check(address)?)
+    }
+
     async fn lookup(&self, name: &str) -> Result<Vec<IpAddr>, ResolveError> {
         self.policy.get().check_name(name)?;
         let resolver = self.inner.as_ref().ok_or(LookupFailed)?;
@@ -123,28 +125,5 @@ impl CheckedResolver {
         addresses.iter().try_for_each(|address| policy.check(*address))?;
         addresses.truncate(ADDRESSES_MAX);
         Ok(addresses)
-    }
-}
-
-/// The port is that of the URL, so it is 0 here.
-fn without_port(address: IpAddr) -> SocketAddr {
-    SocketAddr::new(address, 0)
-}
-
-impl Service<ClientName> for CheckedResolver {
-    type Response = std::iter::Map<vec::IntoIter<IpAddr>, fn(IpAddr) -> SocketAddr>;
-    type Error = ResolveError;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, ResolveError>> + Send>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ResolveError>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, name: ClientName) -> Self::Future {
-        let resolver = self.clone();
-        Box::pin(async move {
-            let addresses = resolver.lookup(name.as_str()).await?;
-            Ok(addresses.into_iter().map(without_port as fn(IpAddr) -> SocketAddr))
-        })
     }
 }

@@ -18,7 +18,10 @@ use axum::{
 };
 use futures::stream;
 use std::{convert::Infallible, sync::Arc, time::Duration};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::spawn_blocking,
+};
 
 /// Writes every metric as OpenMetrics text.
 pub type Metrics = Arc<dyn Fn() -> String + Send + Sync>;
@@ -98,7 +101,13 @@ async fn scrape(State(app): State<App>, sender: Sender) -> Result<Response, Prob
     let permit = Arc::clone(&app.scrapes).try_acquire_owned().map_err(|_| {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too many scrapes at once").retry_soon()
     })?;
-    let text = Bytes::from((app.metrics)());
+    // A large fleet takes some tenths of a second, in which a worker would serve nobody else. The permit goes along: also
+    // a text that nobody waits for any more is one of so many.
+    let render = move || (Bytes::from((app.metrics)()), permit);
+    let (text, permit) = spawn_blocking(render).await.map_err(|error| {
+        tracing::error!(%error, "the metrics could not be written");
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the metrics could not be written")
+    })?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS)),
         (header::CONTENT_LENGTH, HeaderValue::from(text.len())),

@@ -2,6 +2,7 @@
 
 mod crowds;
 mod fleet;
+mod scrapes;
 
 use super::{
     LocalAddrs, Metrics, ServeError, Serving, Shown,
@@ -354,4 +355,17 @@ async fn shutdown_ends_both_listeners_although_a_client_idles() {
     tokio::time::timeout(Duration::from_secs(4), running).await.unwrap().unwrap();
     assert!(TcpStream::connect(at.main).await.is_err());
     assert!(TcpStream::connect(at.health).await.is_err());
+}
+
+/// Asks until the answer has that status, for at most 30 s; the last answer must have it.
+async fn get_until(url: &str, status: StatusCode) -> reqwest::Response {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    loop {
+        let response = client().get(url).send().await.unwrap();
+        if response.status() == status || tokio::time::Instant::now() > deadline {
+            assert_eq!(response.status(), status);
+            return response;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }

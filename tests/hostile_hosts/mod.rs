@@ -1,7 +1,9 @@
 //! Hosts that answer wrongly, slowly, too much, or not at all: each gets its reason, and nobody else notices.
 
+mod addresses;
 mod agents;
 mod bodies;
+mod exporters;
 mod fleet;
 mod framing;
 mod names;

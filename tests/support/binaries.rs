@@ -38,7 +38,11 @@ pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Where `make tools` puts them.
 fn tools() -> PathBuf {
+    if let Some(cache) = env::var_os("OLLAMA_FLEET_CACHE").filter(|path| !path.is_empty()) {
+        return PathBuf::from(cache).join("bin");
+    }
     let cache = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let cache = cache.or_else(|| env::home_dir().map(|home| home.join(".cache")));
     cache.expect("neither XDG_CACHE_HOME nor HOME is set").join("ollama-fleet-operator/bin")

@@ -39,7 +39,11 @@ pub struct RawHost {
 
 impl RawHost {
     pub async fn start(script: Script) -> Self {
-        let listener = TcpListener::bind((free_address(), 0)).await.unwrap();
+        Self::at((free_address(), 0).into(), script).await
+    }
+
+    pub async fn at(address: SocketAddr, script: Script) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (accepted, sent) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
         let counts = (Arc::clone(&accepted), Arc::clone(&sent));

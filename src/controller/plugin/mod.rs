@@ -112,7 +112,8 @@ impl Plugins {
         let mut items = std::pin::pin!(watch());
         let mut ticks = interval(COUNT_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut counts_waiting = false;
+        // Something may have to be written at the next look: counts whose time had not come, or all of it.
+        let mut waiting = false;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
@@ -121,6 +122,8 @@ impl Plugins {
                     let (metrics, gate) = (Arc::clone(&metrics), self.gate.clone());
                     self.listing = Listing::new(Kind::FleetPlugin, metrics, streams::scopes(&namespaces), gate);
                     items.set(watch());
+                    // What changed while nobody led was judged here when it came, so that the list makes nothing stale.
+                    waiting = true;
                 }
                 Some((scope, event)) = items.next() => {
                     if let Some(change) = self.listing.take(scope, event) {
@@ -128,12 +131,12 @@ impl Plugins {
                     }
                     // A list that is under way is judged when it is whole.
                     if self.listing.is_complete() && (self.judge() || (self.unshown && !self.leads)) {
-                        counts_waiting |= self.publish();
+                        waiting |= self.publish();
                     }
                 }
                 _ = ticks.tick(), if self.listing.is_complete() => {
-                    if self.context.live.take_plugins_changed() || counts_waiting {
-                        counts_waiting = self.publish();
+                    if self.context.live.take_plugins_changed() || waiting {
+                        waiting = self.publish();
                     }
                 }
             }

@@ -17,19 +17,9 @@ use crate::{
 };
 use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
 use tokio::{
-    sync::Semaphore,
     task::{AbortHandle, Id, JoinSet, block_in_place},
     time::Instant,
 };
-
-/// Answers from which on taking them apart may take so long that others should not wait for it. Those of agents are
-/// some kilobytes; exporters' reach 150.
-const LARGE_ANSWER: usize = 64 * 1024;
-/// Large answers that are taken apart at once: half of the cores of a small machine stay free for everybody else.
-const LARGE_AT_ONCE: usize = 2;
-
-/// Bounds how many large answers are taken apart at once.
-static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
 
 /// The agents that are being asked, and what is kept of them from one reading to the next.
 pub struct AgentRound {
@@ -172,10 +162,10 @@ async fn ask(
     counters: &mut Counters,
 ) -> Option<AgentObservation> {
     // Where the host may not be asked, its agents are not either: nothing is dialled there.
-    let namespace = &target.owner.namespace;
-    let may = context.secrets.obtain(namespace, &host.credentials, host.place()).await.is_ok();
+    let namespace = Arc::clone(&target.owner.namespace);
+    let may = context.secrets.obtain(&namespace, &host.credentials, host.place()).await.is_ok();
     let place = Place { endpoint: &target.endpoint, checked: !target.tls.skip_verify };
-    let own = context.secrets.obtain(namespace, &plugin.credentials, place).await;
+    let own = context.secrets.obtain(&namespace, &plugin.credentials, place).await;
     let credentials = match own {
         Ok(credentials) if may => credentials,
         Err(Unobtained::Refused(cause)) if may => {
@@ -197,11 +187,10 @@ async fn ask(
     let took = started.elapsed();
     let result = match answer {
         Err(failure) => Err(failure),
-        Ok(answer) if answer.body.len() < LARGE_ANSWER => read(plugin, &answer, interval, counters),
-        Ok(answer) => {
-            let _permit = LARGE.acquire().await;
-            block_in_place(|| read(plugin, &answer, interval, counters))
-        }
+        Ok(answer) => match context.prober.parsing_slot(&namespace, &answer).await {
+            None => read(plugin, &answer, interval, counters),
+            Some(_slot) => block_in_place(|| read(plugin, &answer, interval, counters)),
+        },
     };
     context.metrics.agent_read(took, result.as_ref().err().copied());
     Some(AgentObservation { plugin: plugin.name.clone(), took, result })

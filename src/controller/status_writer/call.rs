@@ -10,6 +10,7 @@ use crate::{
     metrics::Metrics,
     runtime::leader::{Leadership, Unwritten},
 };
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use kube::{
     Api, Client,
     api::{PartialObjectMeta, Patch, PatchParams},
@@ -59,11 +60,15 @@ impl Kind {
     }
 }
 
-/// What is kept of refusals from one write to the next.
-#[derive(Debug, Default)]
-pub struct Refusals {
+/// Calls the API server for the writer.
+pub struct Calls {
+    pub client: Client,
+    pub leadership: Leadership,
+    pub metrics: Arc<Metrics>,
     pub seldom: Seldom,
     unknown: Unknown,
+    /// Each request that writes takes a token, be it the first of a status or another try.
+    pub limiter: DefaultDirectRateLimiter,
 }
 
 /// How a write ended.
@@ -76,115 +81,108 @@ pub enum Outcome {
     NotLeading,
 }
 
-/// Writes a status into its object. `generation` is that of the spec that the status is about.
-pub async fn write(
-    client: &Client,
-    leadership: &Leadership,
-    metrics: &Metrics,
-    refusals: &Refusals,
-    target: &Target,
-    generation: Option<i64>,
-    status: &Value,
-) -> Outcome {
-    match target.kind {
-        Kind::OllamaServer => {
-            write_as::<OllamaServer>(client, leadership, metrics, refusals, target, generation, status).await
-        }
-        Kind::FleetPlugin => {
-            write_as::<FleetPlugin>(client, leadership, metrics, refusals, target, generation, status).await
-        }
+impl Calls {
+    pub fn new(client: Client, leadership: Leadership, metrics: Arc<Metrics>, quota: Quota) -> Self {
+        let limiter = RateLimiter::direct(quota);
+        Self { client, leadership, metrics, seldom: Seldom::default(), unknown: Unknown::default(), limiter }
     }
-}
 
-async fn write_as<K>(
-    client: &Client,
-    leadership: &Leadership,
-    metrics: &Metrics,
-    refusals: &Refusals,
-    target: &Target,
-    generation: Option<i64>,
-    status: &Value,
-) -> Outcome
-where
-    K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-        + Clone
-        + std::fmt::Debug,
-{
-    let api: Api<PartialObjectMeta<K>> = Api::namespaced(client.clone(), &target.namespace);
-    let params = PatchParams::apply(MANAGER).force();
-    let (mut conflicts, mut reductions) = (0, 0);
-    let known = refusals.unknown.without(target.kind, status);
-    let mut status = known.map_or(Cow::Borrowed(status), Cow::Owned);
-    while conflicts < CONFLICTS_MAX {
-        let body = json!({
-            "apiVersion": K::api_version(&()),
-            "kind": K::kind(&()),
-            "metadata": {
-                "name": target.name,
-                "namespace": target.namespace,
-                "resourceVersion": target.newest.load(Ordering::Relaxed).to_string(),
-            },
-            "status": status,
-        });
-        let patch = Patch::Apply(&body);
-        let started = Instant::now();
-        let answer = leadership.write(CALL_TIMEOUT, api.patch_status(&target.name, &params, &patch)).await;
-        metrics.write_took(target.kind, started.elapsed());
-        let failure = match answer {
-            Ok(Ok(object)) => {
-                seen(&target.newest, object.metadata.resource_version.as_deref());
-                return Outcome::Written;
-            }
-            Ok(Err(error)) => {
-                let failure = ApiFailure::of(&error);
-                if failure == ApiFailure::Refused {
-                    if refusals.seldom.may_tell(target.kind.as_str()) {
-                        tracing::error!(kind = target.kind.as_str(), namespace = target.namespace, name = target.name, %error, "status write refused; is the CustomResourceDefinition older than the operator?");
-                    }
-                    if let (kube::Error::Api(refusal), true) = (&error, reductions < REDUCTIONS_MAX) {
-                        reductions += 1;
-                        refusals.unknown.learn(target.kind, refusal);
-                        if let Some(smaller) = reduce(&status, refusal, reductions == REDUCTIONS_MAX) {
-                            metrics.wrote(target.kind, failure.label());
-                            status = Cow::Owned(smaller);
-                            continue;
-                        }
-                    }
-                } else {
-                    tracing::debug!(kind = target.kind.as_str(), namespace = target.namespace, name = target.name, %error, "status write failed");
-                }
-                failure
-            }
-            Err(Unwritten::Late) => ApiFailure::Unavailable,
-            Err(Unwritten::NotLeading) => return Outcome::NotLeading,
-        };
-        match failure {
-            ApiFailure::Gone => return Outcome::Dropped,
-            ApiFailure::Conflict => {}
-            other => return Outcome::Failed(other),
-        }
-        conflicts += 1;
-        metrics.wrote(target.kind, failure.label());
-        // Somebody changed the object since it was last seen. Another UID is another object; another generation
-        // deserves another status, which its own watch event will bring.
-        match timeout(CALL_TIMEOUT, api.get_metadata(&target.name)).await {
-            Ok(Ok(current)) => {
-                if current.metadata.uid.as_deref() != Some(target.uid.as_str())
-                    || (generation.is_some() && current.metadata.generation != generation)
-                {
-                    return Outcome::Dropped;
-                }
-                // The object as it is now, whatever was seen before: after a restore of etcd versions are lower.
-                if let Some(number) = number(current.metadata.resource_version.as_deref()) {
-                    target.newest.store(number, Ordering::Relaxed);
-                }
-            }
-            Ok(Err(error)) if ApiFailure::of(&error) == ApiFailure::Gone => return Outcome::Dropped,
-            Ok(Err(error)) => return Outcome::Failed(ApiFailure::of(&error)),
-            Err(_) => return Outcome::Failed(ApiFailure::Unavailable),
+    /// Writes a status into its object; the token for the first request is taken already. `generation` is that of the
+    /// spec that the status is about.
+    pub async fn write(&self, target: &Target, generation: Option<i64>, status: &Value) -> Outcome {
+        match target.kind {
+            Kind::OllamaServer => self.write_as::<OllamaServer>(target, generation, status).await,
+            Kind::FleetPlugin => self.write_as::<FleetPlugin>(target, generation, status).await,
         }
     }
-    Outcome::Failed(ApiFailure::Conflict)
+
+    async fn write_as<K>(&self, target: &Target, generation: Option<i64>, status: &Value) -> Outcome
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug,
+    {
+        let api: Api<PartialObjectMeta<K>> = Api::namespaced(self.client.clone(), &target.namespace);
+        let params = PatchParams::apply(MANAGER).force();
+        let (mut conflicts, mut reductions) = (0, 0);
+        let known = self.unknown.without(target.kind, status);
+        let mut status = known.map_or(Cow::Borrowed(status), Cow::Owned);
+        let mut first = true;
+        while conflicts < CONFLICTS_MAX {
+            if !std::mem::take(&mut first) {
+                self.limiter.until_ready().await;
+            }
+            let body = json!({
+                "apiVersion": K::api_version(&()),
+                "kind": K::kind(&()),
+                "metadata": {
+                    "name": target.name,
+                    "namespace": target.namespace,
+                    "resourceVersion": target.newest.load(Ordering::Relaxed).to_string(),
+                },
+                "status": status,
+            });
+            let patch = Patch::Apply(&body);
+            let started = Instant::now();
+            let answer =
+                self.leadership.write(CALL_TIMEOUT, api.patch_status(&target.name, &params, &patch)).await;
+            self.metrics.write_took(target.kind, started.elapsed());
+            let failure = match answer {
+                Ok(Ok(object)) => {
+                    seen(&target.newest, object.metadata.resource_version.as_deref());
+                    return Outcome::Written;
+                }
+                Ok(Err(error)) => {
+                    let failure = ApiFailure::of(&error);
+                    if failure == ApiFailure::Refused {
+                        if self.seldom.may_tell(target.kind.as_str()) {
+                            tracing::error!(kind = target.kind.as_str(), namespace = target.namespace, name = target.name, %error, "status write refused; is the CustomResourceDefinition older than the operator?");
+                        }
+                        if let (kube::Error::Api(refusal), true) = (&error, reductions < REDUCTIONS_MAX) {
+                            reductions += 1;
+                            self.unknown.learn(target.kind, refusal);
+                            if let Some(smaller) = reduce(&status, refusal, reductions == REDUCTIONS_MAX) {
+                                self.metrics.wrote(target.kind, failure.label());
+                                status = Cow::Owned(smaller);
+                                continue;
+                            }
+                        }
+                    } else {
+                        tracing::debug!(kind = target.kind.as_str(), namespace = target.namespace, name = target.name, %error, "status write failed");
+                    }
+                    failure
+                }
+                Err(Unwritten::Late) => ApiFailure::Unavailable,
+                Err(Unwritten::NotLeading) => return Outcome::NotLeading,
+            };
+            match failure {
+                ApiFailure::Gone => return Outcome::Dropped,
+                ApiFailure::Conflict => {}
+                other => return Outcome::Failed(other),
+            }
+            conflicts += 1;
+            self.metrics.wrote(target.kind, failure.label());
+            // Somebody changed the object since it was last seen. Another UID is another object; another generation
+            // deserves another status, which its own watch event will bring.
+            match timeout(CALL_TIMEOUT, api.get_metadata(&target.name)).await {
+                Ok(Ok(current)) => {
+                    if current.metadata.uid.as_deref() != Some(target.uid.as_str())
+                        || (generation.is_some() && current.metadata.generation != generation)
+                    {
+                        return Outcome::Dropped;
+                    }
+                    // The object as it is now, whatever was seen before: after a restore of etcd versions are lower.
+                    if let Some(number) = number(current.metadata.resource_version.as_deref()) {
+                        target.newest.store(number, Ordering::Relaxed);
+                    }
+                }
+                Ok(Err(error)) if ApiFailure::of(&error) == ApiFailure::Gone => return Outcome::Dropped,
+                Ok(Err(error)) => return Outcome::Failed(ApiFailure::of(&error)),
+                Err(_) => return Outcome::Failed(ApiFailure::Unavailable),
+            }
+        }
+        Outcome::Failed(ApiFailure::Conflict)
+    }
 }
 
 /// Resource versions are compared as numbers, which Kubernetes promises since 1.35 and has always kept.

@@ -11,9 +11,9 @@ pub use call::{Kind, Target, seen};
 
 use super::{api_client::Hold, api_failure::ApiFailure, fair_queue::FairQueue};
 use crate::{metrics::Metrics, runtime::Leadership};
-use call::{Outcome, Refusals, write};
+use call::{Calls, Outcome};
 use futures::FutureExt;
-use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use governor::Quota;
 use kube::Client;
 use serde_json::Value;
 use std::{
@@ -32,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 
 /// Status writes a second: a tenth of what etcd's own "medium" check asks of a disk, and 10,000 objects in 100 s.
 const WRITES_PER_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(99);
+/// Writes at once after a rest. With as many as a second's the first second would have twice its budget.
+const BURST: NonZeroU32 = NonZeroU32::MIN.saturating_add(15);
 /// Writes under way at once: at 10 ms each, 16 carry far more than the budget.
 const IN_FLIGHT_MAX: usize = 16;
 /// Pause after a failure of the API server, doubled up to the second number.
@@ -40,7 +42,9 @@ const PAUSE_MOST: Duration = Duration::from_secs(4);
 /// Pause of one object whose write is refused, doubled up to the second number.
 const REFUSED_LEAST: Duration = Duration::from_secs(5);
 const REFUSED_MOST: Duration = Duration::from_mins(5);
-/// The same where the operator lacks the right to write.
+/// The same where the operator lacks the right to write; an API server that has just started forbids what it allows a
+/// moment later.
+const FORBIDDEN_LEAST: Duration = Duration::from_secs(2);
 const FORBIDDEN_MOST: Duration = Duration::from_secs(30);
 /// What a stop waits for the writes that are under way or waiting.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -61,9 +65,9 @@ struct Job {
     /// As text: a tree of values takes several times the room, and all 10,000 may wait at once.
     status: Box<str>,
     urgency: Urgency,
-    refusals: u32,
-    /// Why it was not written yet, if that was tried.
+    /// Why it was not written yet, if that was tried; and how often on end for that.
     failure: Option<ApiFailure>,
+    refusals: u32,
     written: Written,
 }
 
@@ -74,11 +78,8 @@ pub struct StatusWriter {
 }
 
 struct Shared {
-    client: Client,
+    calls: Calls,
     hold: Hold,
-    refusals: Refusals,
-    leadership: Leadership,
-    metrics: Arc<Metrics>,
     queue: Mutex<Queue>,
     changed: Notify,
 }
@@ -139,15 +140,9 @@ impl Queue {
 
 impl StatusWriter {
     pub fn new(client: Client, hold: Hold, leadership: Leadership, metrics: Arc<Metrics>) -> Self {
-        let shared = Shared {
-            client,
-            hold,
-            leadership,
-            refusals: Refusals::default(),
-            metrics,
-            queue: Mutex::default(),
-            changed: Notify::new(),
-        };
+        let quota = Quota::per_second(WRITES_PER_SECOND).allow_burst(BURST);
+        let calls = Calls::new(client, leadership, metrics, quota);
+        let shared = Shared { calls, hold, queue: Mutex::default(), changed: Notify::new() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -169,7 +164,7 @@ impl StatusWriter {
         let (refusals, failure) = waiting.map_or((0, None), |waiting| (waiting.refusals, waiting.failure));
         let replaced = queue
             .jobs
-            .insert(uid.clone(), Job { target, generation, status, urgency, refusals, failure, written });
+            .insert(uid.clone(), Job { target, generation, status, urgency, failure, refusals, written });
         // One that waits stands in the queue already, or was refused and pauses: a new generation need not share that.
         if replaced.is_none_or(|replaced| replaced.urgency < urgency || replaced.generation != generation) {
             queue.enqueue(&uid);
@@ -190,9 +185,7 @@ impl StatusWriter {
 
     /// Writes until the token is cancelled, and then what is waiting, for at most 5 s.
     pub async fn run(self, shutdown: CancellationToken) {
-        let limiter = RateLimiter::direct(Quota::per_second(WRITES_PER_SECOND));
-        let mut drive =
-            Drive { shared: self.shared, limiter, running: JoinSet::new(), pause: None, pauses: 0 };
+        let mut drive = Drive { shared: self.shared, running: JoinSet::new(), pause: None, pauses: 0 };
         tokio::select! {
             () = drive.forever() => {}
             () = shutdown.cancelled() => {}
@@ -213,7 +206,6 @@ impl Shared {
 
 struct Drive {
     shared: Arc<Shared>,
-    limiter: DefaultDirectRateLimiter,
     running: JoinSet<(Job, Outcome)>,
     pause: Option<Instant>,
     pauses: u32,
@@ -266,21 +258,20 @@ impl Drive {
         if let Some(until) = self.pause.take().max(self.shared.hold.until()) {
             sleep_until(until).await;
         }
-        self.limiter.until_ready().await;
+        self.shared.calls.limiter.until_ready().await;
         let Some(job) = self.shared.lock().next() else { return false };
         let shared = Arc::clone(&self.shared);
         self.running.spawn(async move {
             let Job { target, generation, status, .. } = &job;
-            let Shared { client, leadership, metrics, refusals, .. } = &*shared;
             let call = async {
                 // It was written from a value, so it is one.
                 let Ok(status) = serde_json::from_str(status) else { return Outcome::Dropped };
-                write(client, leadership, metrics, refusals, target, *generation, &status).await
+                shared.calls.write(target, *generation, &status).await
             };
             let attempt = AssertUnwindSafe(call).catch_unwind();
             // A bug loses this one status, and not its object's place in the queue.
             let outcome = attempt.await.unwrap_or_else(|_| {
-                shared.metrics.panicked();
+                shared.calls.metrics.panicked();
                 Outcome::Dropped
             });
             (job, outcome)
@@ -297,7 +288,7 @@ impl Drive {
     fn settle(&mut self, finished: Option<(Job, Outcome)>) {
         // A panic while writing loses that one status; the heartbeat repairs it.
         let Some((job, outcome)) = finished else {
-            self.shared.metrics.panicked();
+            self.shared.calls.metrics.panicked();
             return;
         };
         let uid = job.target.uid.clone();
@@ -306,19 +297,22 @@ impl Drive {
         queue.in_flight.remove(&uid);
         match outcome {
             Outcome::Written => {
-                self.shared.metrics.wrote(kind, "written");
+                self.shared.calls.metrics.wrote(kind, "written");
                 self.pauses = 0;
                 (job.written)();
             }
             Outcome::Dropped => {
-                self.shared.metrics.wrote(kind, "dropped");
+                self.shared.calls.metrics.wrote(kind, "dropped");
                 self.pauses = 0;
             }
-            Outcome::NotLeading => self.shared.metrics.wrote(kind, "not_leading"),
+            Outcome::NotLeading => self.shared.calls.metrics.wrote(kind, "not_leading"),
             Outcome::Failed(failure) => {
-                self.shared.metrics.wrote(kind, failure.label());
+                self.shared.calls.metrics.wrote(kind, failure.label());
+                // What an outage has added up says nothing about a right that is missing after it.
+                let refusals = if job.failure == Some(failure) { job.refusals } else { 0 };
                 if matches!(failure, ApiFailure::Forbidden | ApiFailure::Unauthenticated)
-                    && self.shared.refusals.seldom.may_tell(failure.label())
+                    && refusals > 0
+                    && self.shared.calls.seldom.may_tell(failure.label())
                 {
                     let namespace = &job.target.namespace;
                     tracing::error!(
@@ -337,7 +331,7 @@ impl Drive {
                 }
                 // A newer status that came meanwhile takes this one's place, and of the same generation its pause too:
                 // what changes at each poll would otherwise press on at each poll. A new generation is tried at once.
-                let (generation, refusals) = (job.generation, job.refusals);
+                let generation = job.generation;
                 let mut next = queue.jobs.remove(&uid).unwrap_or(job);
                 let pauses = next.generation == generation;
                 if pauses {
@@ -365,7 +359,7 @@ impl Drive {
     }
 }
 
-/// How long one object waits after its write failed for the n-th time on end, counted from 0.
+/// How long one object waits after its write failed for the n-th time on end in one way, counted from 0.
 fn pause_of_one(failure: ApiFailure, refusals: u32) -> Duration {
     match failure {
         // Somebody edits the object faster than it can be read and written; they will pause for breath.
@@ -373,7 +367,7 @@ fn pause_of_one(failure: ApiFailure, refusals: u32) -> Duration {
             doubled(PAUSE_LEAST, PAUSE_MOST, refusals)
         }
         // Rights come back by themselves, and then nobody should wait long.
-        ApiFailure::Forbidden => doubled(REFUSED_LEAST, FORBIDDEN_MOST, refusals),
+        ApiFailure::Forbidden => doubled(FORBIDDEN_LEAST, FORBIDDEN_MOST, refusals),
         _ => doubled(REFUSED_LEAST, REFUSED_MOST, refusals),
     }
 }

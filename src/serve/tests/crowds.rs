@@ -102,42 +102,6 @@ async fn one_address_cannot_hold_all_connections() {
     }
 }
 
-/// Sends a request and leaves the answer unread.
-async fn ask_without_reading(at: SocketAddr) -> TcpStream {
-    let mut stream = TcpStream::connect(at).await.unwrap();
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
-    stream
-}
-
-/// Asks until the answer has that status, for at most 30 s; the last answer must have it.
-pub async fn get_until(url: &str, status: StatusCode) -> reqwest::Response {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
-    loop {
-        let response = client().get(url).send().await.unwrap();
-        if response.status() == status || tokio::time::Instant::now() > deadline {
-            assert_eq!(response.status(), status);
-            return response;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-#[tokio::test]
-async fn only_so_many_scrapes_at_once_and_a_reader_who_leaves_makes_room() {
-    let large: Metrics = Arc::new(|| "x".repeat(32 << 20));
-    let running = start_with(&args("127.0.0.1:0", ApiAuth::None), large, shown(&Readiness::new()));
-    let mut slow = Vec::new();
-    for _ in 0..4 {
-        slow.push(ask_without_reading(running.at.main).await);
-    }
-    let response = get_until(&running.url("/metrics"), StatusCode::SERVICE_UNAVAILABLE).await;
-    assert_eq!(response.headers()["retry-after"], "1");
-
-    slow.pop();
-    let response = get_until(&running.url("/metrics"), StatusCode::OK).await;
-    assert_eq!(response.bytes().await.unwrap().len(), 32 << 20);
-}
-
 #[tokio::test]
 async fn silent_connections_are_closed_and_then_others_get_in() {
     let running = start(&args("127.0.0.1:0", ApiAuth::None));

@@ -365,12 +365,12 @@ async fn only_so_many_lists_at_once_and_a_reader_who_leaves_makes_room() {
         slow.push(ask().await);
     }
     let url = running.url("/api/namespaces/a/servers");
-    let response = super::crowds::get_until(&url, StatusCode::SERVICE_UNAVAILABLE).await;
+    let response = super::get_until(&url, StatusCode::SERVICE_UNAVAILABLE).await;
     assert_eq!(response.headers()["retry-after"], "1");
     assert_eq!(client().get(running.url("/metrics")).send().await.unwrap().status(), StatusCode::OK);
 
     slow.pop();
-    let mut response = super::crowds::get_until(&url, StatusCode::OK).await;
+    let mut response = super::get_until(&url, StatusCode::OK).await;
     let (mut bytes, mut servers) = (0, 0);
     while let Some(piece) = response.chunk().await.unwrap() {
         bytes += piece.len();
