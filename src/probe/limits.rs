@@ -17,9 +17,9 @@ const AGENT_HEALTHY_MAX: usize = 2048;
 const AGENT_SUSPECT_MAX: usize = 512;
 /// Lookups take milliseconds, or the two seconds of their deadline; each has a socket.
 const LOOKUPS_MAX: usize = 512;
-/// Bodies that have outgrown [`SMALL_BODY`], until they are taken apart. A list of models may have 4 MiB and anything else 1 MiB, so these are at
-/// most 256 MiB, and all the small ones that fit into the slots above at most 112. What a connection holds besides has a
-/// bound of its own.
+/// Bodies that have outgrown [`SMALL_BODY`], until they are taken apart. A list of models may have 4 MiB and anything else
+/// 1 MiB, so these are at most 256 MiB, and all the small ones that fit into the slots above at most 112. What a connection
+/// holds besides has a bound of its own.
 const LARGE_BODIES_MAX: usize = 64;
 /// Large answers of agents that are taken apart at once: half of the cores of a small machine stay free for everybody
 /// else. Those that wait for it keep the slot of a large body, so that they are bounded too.
