@@ -102,7 +102,7 @@ use std::collections::BTreeMap;
     )
 )]
 #[serde(rename_all = "camelCase")]
-#[x_kube(validation = rules::provider_ref())]
+#[x_kube(validation = rules::provider_ref(), validation = rules::health_path_backends())]
 pub struct OllamaServerSpec {
     /// Free text for people; default: the object's name. Example: `Server 1`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -117,14 +117,22 @@ pub struct OllamaServerSpec {
     #[x_kube(validation = rules::host())]
     pub host: String,
 
-    /// What answers there. Default: `Ollama`. `VLLM` asks /health and /v1/models, `Generic` only /health;
-    /// `Plugin` leaves the talking to the hook plugin named in providerRef.
+    /// What answers there. Default: `Ollama`. `VLLM` asks /v1/models, and its health endpoint where that is known to be
+    /// free; `Generic` asks the health endpoint only; `Plugin` leaves the talking to the hook plugin named in providerRef.
     #[serde(default)]
     pub backend_type: BackendType,
 
     /// The FleetPlugin of this namespace that talks to the host; required if and only if backendType is `Plugin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider_ref: Option<LocalRef>,
+
+    /// The path that tells whether the server is well, for backendType `VLLM` and `Generic`. Default: `/health`. A 2xx is
+    /// well. It must not run a model: LiteLLM's /health does, and wants `/health/liveliness` here. With `VLLM` it is
+    /// asked at every poll once it is set. Example: `/health/liveliness`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 256))]
+    #[x_kube(validation = rules::path("healthPath", "/health"))]
+    pub health_path: Option<String>,
 
     /// What the machine has, for people and for capacity metrics. Nothing is enforced.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -136,6 +144,13 @@ pub struct OllamaServerSpec {
     #[schemars(extend("maxProperties" = 32, "x-kubernetes-map-type" = "atomic"), schema_with = "plugin_ports_schema")]
     #[x_kube(validation = rules::plugin_port_keys(), validation = rules::plugin_port_numbers())]
     pub plugin_ports: BTreeMap<String, i32>,
+
+    /// Where an agent plugin is asked that measures this machine but is not on it, by the plugin's configKey: a name or
+    /// an address, with an optional :port. Example: `{plugPort: "192.168.1.60:80"}`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    #[schemars(schema_with = "plugin_hosts_schema")]
+    #[x_kube(validation = rules::plugin_host_keys(), validation = rules::plugin_host_values())]
+    pub plugin_hosts: BTreeMap<String, String>,
 
     /// How often and how patiently the host is asked. Every field is optional; what is absent follows the operator's flags.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -310,5 +325,15 @@ fn plugin_ports_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "maxProperties": 32,
         "x-kubernetes-map-type": "atomic",
         "additionalProperties": { "type": "integer" }
+    })
+}
+
+/// Hosts by configKeys.
+fn plugin_hosts_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({
+        "type": "object",
+        "maxProperties": 32,
+        "x-kubernetes-map-type": "atomic",
+        "additionalProperties": { "type": "string", "minLength": 1, "maxLength": 260 }
     })
 }

@@ -160,6 +160,30 @@ pub fn plugin_port_numbers() -> Rule {
     )
 }
 
+pub fn plugin_host_keys() -> Rule {
+    rule(
+        "self.all(key, key.matches('^[a-z][A-Za-z0-9]{0,62}$'))",
+        "a key of pluginHosts is the configKey of a plugin: lowerCamelCase, at most 63 letters and digits, for example plugPort",
+    )
+}
+
+/// What looks like an address in brackets is looked into when the object is judged.
+pub fn plugin_host_values() -> Rule {
+    let host = format!(r"({LABEL}([.]{LABEL})*[.]?|\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\])(:{PORT})?");
+    rule(
+        format!("self.all(key, self[key].matches(r'^{host}$'))"),
+        "a value of pluginHosts is a name, an IPv4 address or an IPv6 address in brackets, each with an optional :port, without a scheme or path, for example 192.168.1.60:80",
+    )
+}
+
+pub fn health_path_backends() -> Rule {
+    rule(
+        "!has(self.healthPath) || self.backendType in ['VLLM', 'Generic']",
+        "healthPath is for backendType VLLM and Generic; remove it, or write one of these as backendType",
+    )
+    .field_path(".healthPath")
+}
+
 pub fn tls_server_name() -> Rule {
     rule(
         matches(&format!("^{LABEL}([.]{LABEL})*$")),
@@ -229,10 +253,13 @@ pub fn default_port() -> Rule {
     )
 }
 
-pub fn endpoint() -> Rule {
+/// A path as it stands in a request, with or without a query.
+pub fn path(field: &str, example: &str) -> Rule {
     rule(
         matches(r#"^/[!-"$-\[\]-~]*$"#),
-        "endpoint must be a path that starts with /, in printable ASCII without spaces, backslashes or a fragment, for example /metrics",
+        format!(
+            "{field} must be a path that starts with /, in printable ASCII without spaces, backslashes or a fragment, for example {example}"
+        ),
     )
 }
 

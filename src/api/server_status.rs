@@ -215,7 +215,8 @@ pub struct PluginReport {
     /// Name of the FleetPlugin.
     #[schemars(length(max = 253))]
     pub name: String,
-    /// `Active`, `Disabled` (its port is 0 here) or `Error`; absent: not asked yet.
+    /// `Active`, `Idle` (it is asked only while a model is in memory, and none is), `Disabled` (its port is 0 here) or
+    /// `Error`; absent: not asked yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub state: Option<String>,

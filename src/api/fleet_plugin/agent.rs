@@ -14,9 +14,10 @@ pub struct Agent {
     #[x_kube(validation = rules::default_port())]
     pub default_port: i32,
 
-    /// Path that is read, starting with `/`. Example: `/metrics`.
+    /// Path that is read, starting with `/`. `{host}` in it is replaced by the server's host, percent-encoded, for
+    /// exporters that are asked about another machine. Examples: `/metrics`, `/ipmi?target={host}`.
     #[schemars(length(max = 256))]
-    #[x_kube(validation = rules::endpoint())]
+    #[x_kube(validation = rules::path("endpoint", "/metrics"))]
     pub endpoint: String,
 
     /// Name under which a server overrides the port, in its pluginPorts; unique in the namespace. Example: `metricsPort`.
@@ -45,6 +46,12 @@ pub struct Agent {
     #[schemars(length(max = 24))]
     #[x_kube(validation = rules::duration("timeout", "100ms", "1m", "3s"))]
     pub timeout: Option<String>,
+
+    /// `true`: it is asked only while the host is known to have a model in memory that does not sleep, and ever more
+    /// rarely, up to once an hour, while none of its counters moves; otherwise the plugin is Idle, which is healthy. For
+    /// endpoints that wake a model or keep it awake, such as llama-server's /metrics. Default: `false`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub only_while_loaded: bool,
 
     /// A Secret of this namespace with credentials for the agent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -151,6 +158,11 @@ pub struct Metric {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "labels_schema")]
     pub labels: BTreeMap<String, String>,
+    /// Labels that tell one measured thing from another: of series that agree in all of these only the one with the
+    /// largest number counts, before `reduce`. Example: `[UUID]`, where an exporter shows one GPU once for each job.
+    #[serde(default, rename = "distinctBy", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    pub distinct_by: Vec<String>,
     /// The label whose text is the value; only for type Hostname. Example: `nodename`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
@@ -241,6 +253,8 @@ pub enum Reduce {
 pub enum Reading {
     Hostname,
     BootTime,
+    /// Seconds since the machine started; boot time is when the answer came, less that.
+    UptimeSeconds,
     CpuPercent,
     GpuPercent,
     CpuTemperatureCelsius,
@@ -258,6 +272,7 @@ impl Reading {
         match self {
             Self::Hostname => "hostname",
             Self::BootTime => "bootTime",
+            Self::UptimeSeconds => "uptimeSeconds",
             Self::CpuPercent => "cpuPercent",
             Self::GpuPercent => "gpuPercent",
             Self::CpuTemperatureCelsius => "cpuTemperatureCelsius",
