@@ -41,6 +41,15 @@ static PLUGINS: LazyLock<Vec<CompiledValues>> = LazyLock::new(|| {
         include_str!("../../plugins/windows-exporter/plugin.yaml"),
         include_str!("../../plugins/dcgm-exporter/plugin.yaml"),
         include_str!("../../plugins/llama-server/plugin.yaml"),
+        include_str!("../../plugins/amd-device-metrics/plugin.yaml"),
+        include_str!("../../plugins/glances/plugin.yaml"),
+        include_str!("../../plugins/libre-hardware-monitor/plugin.yaml"),
+        include_str!("../../plugins/macmon/plugin.yaml"),
+        include_str!("../../plugins/netdata/plugin.yaml"),
+        include_str!("../../plugins/nvidia-gpu-exporter/plugin.yaml"),
+        include_str!("../../plugins/nvitop-exporter/plugin.yaml"),
+        include_str!("../../plugins/shelly-plug/plugin.yaml"),
+        include_str!("../../plugins/telegraf/plugin.yaml"),
     ];
     let agents =
         shipped.iter().filter_map(|yaml| serde_saphyr::from_str::<FleetPlugin>(yaml).ok()?.spec.agent);
