@@ -15,9 +15,11 @@ pub mod credential;
 mod failure;
 mod fair;
 mod generic;
+pub mod health;
 mod limits;
 mod ollama;
 mod openai;
+pub mod openai_wire;
 pub mod report;
 mod resolve;
 pub mod text;
@@ -73,26 +75,45 @@ pub struct HostTarget {
     pub with_models: bool,
 }
 
-impl Question for HostTarget {
+/// What is known of a host that decides what it is asked, and in which order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// The path that tells of the server's health, if the spec names one; only for backends that are asked for it.
+    pub health_path: Option<Arc<str>>,
+    /// The list of models was due last time as well, and what is asked before it took all the time.
+    pub models_first: bool,
+    /// This host has shown a list of models before, so that it is known to speak its backend's API.
+    pub proven: bool,
+}
+
+/// A host that is asked in some manner.
+struct HostQuestion<'a> {
+    target: &'a HostTarget,
+    manner: &'a Manner,
+}
+
+impl Question for HostQuestion<'_> {
     type Answer = HostReport;
 
     fn visit(&self) -> Visit<'_> {
         // Ollama is asked one thing at a time; the agent of another backend, at the port of that backend, may be read
         // beside it.
-        let asker = match self.backend {
-            BackendType::Ollama => Asker::alone(&self.owner),
-            _ => Asker::beside_its_own(&self.owner),
+        let HostTarget { owner, endpoint, tls, .. } = self.target;
+        let asker = match self.target.backend {
+            BackendType::Ollama => Asker::alone(owner),
+            _ => Asker::beside_its_own(owner),
         };
-        Visit { endpoint: &self.endpoint, owner: &self.owner, asker, tls: &self.tls, time: self.timeout }
+        Visit { endpoint, owner, asker, tls, time: self.target.timeout }
     }
 
     async fn slot(&self, limits: &Limits) -> Option<Slot> {
-        limits.host_slot(self.lane, &self.owner.namespace).await
+        limits.host_slot(self.target.lane, &self.target.owner.namespace).await
     }
 
     async fn ask(&self, prober: &Prober, route: &Route, deadline: Instant) -> Result<HostReport, Failure> {
-        let ask = Ask { prober, target: self, route, deadline, answered: AtomicBool::new(false) };
-        match self.backend {
+        let (target, manner) = (self.target, self.manner);
+        let ask = Ask { prober, target, manner, route, deadline, answered: AtomicBool::new(false) };
+        match target.backend {
             BackendType::Ollama => ollama::poll(&ask).await,
             BackendType::Vllm => openai::poll(&ask).await,
             // A provider plugin is asked elsewhere; until it exists such a server is not accepted.
@@ -142,9 +163,14 @@ impl Prober {
         self.policy.changes()
     }
 
-    /// Polls one host. Waiting for a slot and for the turn does not count against the host's deadline.
+    /// Polls a host of which nothing is known.
     pub async fn host(&self, target: &HostTarget) -> HostOutcome {
-        match self.visit(target).await {
+        self.host_in(target, &Manner::default()).await
+    }
+
+    /// Polls one host. Waiting for a slot and for the turn does not count against the host's deadline.
+    pub async fn host_in(&self, target: &HostTarget, manner: &Manner) -> HostOutcome {
+        match self.visit(&HostQuestion { target, manner }).await {
             None => HostOutcome::Skipped,
             Some(Ok(report)) => HostOutcome::Online(report),
             Some(Err(failure @ Failure::TooManyOpenFiles)) => {
@@ -160,6 +186,7 @@ impl Prober {
 struct Ask<'a> {
     prober: &'a Prober,
     target: &'a HostTarget,
+    manner: &'a Manner,
     route: &'a Route,
     deadline: Instant,
     /// The host has answered before, and may have kept the connection.
@@ -169,6 +196,21 @@ struct Ask<'a> {
 impl Ask<'_> {
     /// Asks for one path; whatever happens, it is over by the poll's deadline.
     async fn get(&self, path: &str, body_max: usize, last: bool) -> Result<Answer, Failure> {
+        self.ask(path, call(path), body_max, false, last).await
+    }
+
+    async fn ask(
+        &self,
+        path: &str,
+        call: &'static str,
+        body_max: usize,
+        begin_is_enough: bool,
+        last: bool,
+    ) -> Result<Answer, Failure> {
+        // What was asked before has taken all the time: nothing is sent that nobody would read.
+        if self.deadline <= Instant::now() {
+            return Err(Failure::Timeout);
+        }
         let request = Request {
             route: self.route,
             endpoint: &self.target.endpoint,
@@ -179,6 +221,7 @@ impl Ask<'_> {
             authorization: self.target.authorization.as_ref(),
             tls: &self.target.tls,
             body_max,
+            begin_is_enough,
             deadline: self.deadline,
             last,
         };
@@ -191,12 +234,17 @@ impl Ask<'_> {
             Err(Failure::ConnectionRefused) if may_be_old => self.prober.clients.get(request).await,
             answer => answer,
         };
-        self.prober.metrics.request_took(call(path), started.elapsed());
+        self.prober.metrics.request_took(call, started.elapsed());
         answer
     }
 
     async fn get_small(&self, path: &str, last: bool) -> Result<Answer, Failure> {
         self.get(path, BODY_MAX, last).await
+    }
+
+    /// The path that tells of the server's health. It may be any, so it has one label in metrics.
+    async fn get_health(&self, path: &str, last: bool) -> Result<Answer, Failure> {
+        self.ask(path, "health", BODY_MAX, true, last).await
     }
 }
 
@@ -206,13 +254,9 @@ fn call(path: &str) -> &'static str {
         "/api/version" => "version",
         "/api/ps" => "ps",
         "/api/tags" => "tags",
-        "/health" => "health",
         "/v1/models" => "models",
+        "/version" => "version",
+        "/props" => "props",
         _ => "root",
     }
-}
-
-/// Failures after which asking the same host for something else is pointless.
-fn ends_the_poll(failure: Failure) -> bool {
-    !matches!(failure, Failure::InvalidResponse | Failure::NotOllama | Failure::ResponseTooLarge)
 }
