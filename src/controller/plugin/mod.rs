@@ -14,6 +14,7 @@ pub mod validate;
 use super::{
     context::Context,
     listing::{Change, Listing},
+    server::transition::EventText,
     status_writer::{Kind, Target, Urgency, seen},
     streams,
 };
@@ -24,10 +25,11 @@ use crate::{
 use futures::StreamExt;
 use index::{ActivePlugin, PluginIndex};
 use k8s_openapi::{
+    api::core::v1::ObjectReference,
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
-use kube::{ResourceExt, core::error_boundary::InvalidObject};
+use kube::{Resource, ResourceExt, core::error_boundary::InvalidObject};
 use semver::Version;
 use std::{
     collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
@@ -371,6 +373,14 @@ impl Plugins {
                 continue;
             }
             let Ok(body) = serde_json::to_value(&status) else { continue };
+            let before = known.published.as_ref().map_or(&[][..], |published| &published.conditions);
+            if let Some(refused) = condition::newly_false(before, &status.conditions, condition::ACCEPTED) {
+                let text = EventText::refused(&refused.reason, &refused.message);
+                let (namespace, reason) = (&known.namespace, &*text.reason);
+                tracing::info!(namespace, plugin = name, reason, note = text.note, "transition");
+                let regarding = ObjectReference { resource_version: None, ..known.object.object_ref(&()) };
+                self.context.events.submit(regarding, text, false);
+            }
             known.published = Some(status);
             known.published_at = Some(Instant::now());
             let target = Target {
