@@ -15,7 +15,7 @@ use super::{
     context::Context,
     listing::{Change, Listing},
     server::transition::EventText,
-    status_writer::{Kind, Target, Urgency, seen},
+    status_writer::{Kind, Target, Urgency, number, seen, standing::Standing},
     streams,
 };
 use crate::{
@@ -33,7 +33,10 @@ use kube::{Resource, ResourceExt, core::error_boundary::InvalidObject};
 use semver::Version;
 use std::{
     collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -58,6 +61,7 @@ struct Known {
     verdict: Option<Verdict>,
     published: Option<FleetPluginStatus>,
     published_at: Option<Instant>,
+    standing: Standing<FleetPluginStatus>,
 }
 
 /// A plugin that exists and cannot be read.
@@ -140,7 +144,7 @@ impl Plugins {
                     }
                 }
                 _ = ticks.tick(), if self.listing.is_complete() => {
-                    if self.context.live.take_plugins_changed() || waiting {
+                    if self.context.live.take_plugins_changed() || waiting || self.is_corrected() {
                         waiting = self.publish();
                     }
                 }
@@ -150,7 +154,7 @@ impl Plugins {
 
     fn on_change(&mut self, scope: usize, change: Change<FleetPlugin>) {
         match change {
-            Change::Applied(object) => self.apply(scope, object),
+            Change::Applied { object, rewound } => self.apply(scope, object, rewound),
             Change::Unreadable(invalid) => self.refuse(scope, &invalid),
             Change::Gone(uid) => self.forget(&uid),
             Change::Listed(listed) => {
@@ -191,7 +195,7 @@ impl Plugins {
         }
     }
 
-    fn apply(&mut self, scope: usize, mut object: FleetPlugin) {
+    fn apply(&mut self, scope: usize, mut object: FleetPlugin, rewound: bool) {
         let Some(uid) = object.uid() else { return };
         let namespace = object.namespace().unwrap_or_default();
         if let Some(unreadable) = self.unreadable.remove(&uid) {
@@ -201,7 +205,7 @@ impl Plugins {
         let written = object.status.clone().filter(|status| status.observed_generation.is_some());
         // Later, what is planned is newer than what comes back.
         let adopts = !self.leads || !self.listing.is_listed(scope);
-        let resource_version = object.metadata.resource_version.clone();
+        let version = number(object.metadata.resource_version.as_deref());
         self.unshown = true;
         let known = match self.known.entry(uid) {
             Entry::Occupied(known) => {
@@ -211,10 +215,18 @@ impl Plugins {
                     known.spec = None;
                     known.verdict = None;
                 }
+                if rewound {
+                    known.newest.store(version.unwrap_or_default(), Ordering::Relaxed);
+                }
                 if adopts {
+                    known.standing.adopt(version.unwrap_or_default());
                     known.published_at = written.is_some().then(Instant::now);
                     known.published = written;
                 } else {
+                    if let (Some(version), Some(published)) = (version, &known.published) {
+                        let stands = object.status.take().unwrap_or_default();
+                        known.standing.see(version, rewound, &stands, published, Instant::now());
+                    }
                     object.status.clone_from(&known.object.status);
                 }
                 known.object = Arc::new(object);
@@ -225,6 +237,7 @@ impl Plugins {
                 namespace,
                 object: Arc::new(object),
                 newest: Arc::new(AtomicU64::new(0)),
+                standing: Standing::new(version.unwrap_or_default()),
                 spec: None,
                 verdict: None,
                 // What an earlier process wrote is not contradicted before the servers are known.
@@ -232,7 +245,7 @@ impl Plugins {
                 published: written,
             }),
         };
-        seen(&known.newest, resource_version.as_deref());
+        known.newest.fetch_max(version.unwrap_or_default(), Ordering::Relaxed);
         if known.verdict.is_none() {
             self.stale.insert(known.namespace.clone());
         }
@@ -272,7 +285,8 @@ impl Plugins {
             metadata.generation,
             &status,
             Urgency::Transition,
-            Box::new(|| {}),
+            None,
+            Box::new(|_| {}),
         );
     }
 
@@ -337,6 +351,13 @@ impl Plugins {
         (active, config_keys)
     }
 
+    /// Whether a status that somebody else wrote is to be put right now.
+    fn is_corrected(&self) -> bool {
+        let interval = self.context.poll.poll_interval;
+        let due = |known: &Known| known.standing.due(interval).is_some_and(|at| at <= Instant::now());
+        self.leads && self.known.values().any(due)
+    }
+
     /// Writes and shows what has changed; whether counts still wait for their time.
     fn publish(&mut self) -> bool {
         let waiting = self.leads && self.write();
@@ -351,6 +372,7 @@ impl Plugins {
         let servers = self.context.live.snapshots();
         let mut tallies = tally::tally(&servers, &self.context.plugins.borrow());
         let now = Time(Timestamp::now());
+        let interval = self.context.poll.poll_interval;
         let mut waiting = false;
         for (uid, known) in &mut self.known {
             let Some(verdict) = &known.verdict else { continue };
@@ -362,11 +384,12 @@ impl Plugins {
                 Arc::make_mut(&mut known.object).status = Some(status.clone());
                 self.unshown = true;
             }
-            if known.published.as_ref() == Some(&status) {
+            let is_wrong = known.standing.due(interval).is_some_and(|at| at <= Instant::now());
+            if known.published.as_ref() == Some(&status) && !is_wrong {
                 continue;
             }
-            let only_counts =
-                known.published.as_ref().is_some_and(|published| same_verdict(published, &status));
+            let only_counts = !is_wrong
+                && known.published.as_ref().is_some_and(|published| same_verdict(published, &status));
             let early = known.published_at.is_some_and(|at| at.elapsed() < COUNT_WRITE_INTERVAL);
             if only_counts && (early || !self.context.live.is_listed()) {
                 waiting = true;
@@ -381,6 +404,8 @@ impl Plugins {
                 let regarding = ObjectReference { resource_version: None, ..known.object.object_ref(&()) };
                 self.context.events.submit(regarding, text, false);
             }
+            let strays = known.standing.correct(interval, &body, Instant::now());
+            let written = Box::new(known.standing.on_written(Arc::new(status.clone())));
             known.published = Some(status);
             known.published_at = Some(Instant::now());
             let target = Target {
@@ -391,7 +416,7 @@ impl Plugins {
                 newest: Arc::clone(&known.newest),
             };
             let generation = known.object.metadata.generation;
-            self.context.writer.submit(target, generation, &body, Urgency::Transition, Box::new(|| {}));
+            self.context.writer.submit(target, generation, &body, Urgency::Transition, strays, written);
         }
         waiting
     }
