@@ -130,7 +130,11 @@ pub fn assess(
     memory.status_mut().consecutive_failures = i32::try_from(memory.reach.failures()).ok();
     memory.status_mut().last_handled_requested_at =
         subject.requested_at.map(|value| clean(value, REQUESTED_AT_MAX));
-    memory.status_mut().conditions = conditions::build(&memory, subject, in_maintenance, &now);
+    let conditions = conditions::build(&memory, subject, in_maintenance, &now);
+    // Compared with what status said, so that a restart tells nothing again.
+    let refused = condition::newly_false(&memory.status.conditions, &conditions, condition::ACCEPTED);
+    transitions.extend(refused.map(Transition::refused));
+    memory.status_mut().conditions = conditions;
     if in_maintenance {
         transitions.retain(|transition| !transition.event().warning);
     }

@@ -83,7 +83,7 @@ impl Pressures {
                 condition::THERMAL_PRESSURE,
                 Truth::False,
                 "TemperatureNormal",
-                "below the thresholds",
+                "no thermal pressure: the temperatures are below their thresholds",
             )),
         }
         match self.of(Sensor::MemoryAvailable) {
@@ -98,7 +98,7 @@ impl Pressures {
                 condition::MEMORY_PRESSURE,
                 Truth::False,
                 "MemorySufficient",
-                "above the threshold",
+                "no memory pressure: available memory is above its threshold",
             )),
         }
         match self.of(Sensor::DiskUsed) {
@@ -109,9 +109,12 @@ impl Pressures {
                 Sensor::DiskUsed.reason(),
                 "the disk is filled to its threshold or above",
             )),
-            Some(false) => {
-                rows.push((condition::DISK_PRESSURE, Truth::False, "DiskSufficient", "below the threshold"));
-            }
+            Some(false) => rows.push((
+                condition::DISK_PRESSURE,
+                Truth::False,
+                "DiskSufficient",
+                "no disk pressure: the disk is filled below its threshold",
+            )),
         }
         rows
     }

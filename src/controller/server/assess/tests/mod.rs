@@ -4,6 +4,7 @@ mod agents;
 mod availability;
 mod models;
 mod rules;
+mod told;
 
 use super::*;
 use crate::{
