@@ -107,7 +107,7 @@ async fn read_agent(prober: &Prober, endpoint: &Endpoint) -> Option<Failure> {
         timeout: Duration::from_secs(10),
         lane: Lane::Healthy,
     };
-    prober.agent(&target).await.and_then(Result::err)
+    prober.agent(&target).await.and_then(Result::err).map(|failure| failure.class)
 }
 
 /// Asks as a host and as an agent; both must be refused by the policy.

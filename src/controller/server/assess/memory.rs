@@ -1,14 +1,13 @@
 //! What is known about a server between two polls: the status as it should stand in the object, and the counters that
 //! do not belong there.
 
-use super::{agents::AgentMemory, inventory::Misses, pressure::Pressures, reach::Reach};
+use super::{agents::AgentMemory, inventory::Misses, pressure::Pressures, reach::Reach, reboot::Boot};
 use crate::{
     api::{OllamaServerStatus, condition},
     controller::server::live::AgentSnapshot,
     plugins::readings::Readings,
     probe::Failure,
 };
-use k8s_openapi::jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What is known about one server. Made from the object's own status, so that a restart of the operator forgets
@@ -28,7 +27,7 @@ pub struct Memory {
     /// The last poll could not be made: the host's name led to a refused address, or its credentials could not be had.
     pub(super) refused: Option<Failure>,
     /// When the machine started, as of the last time that the host was up; it outlives the readings.
-    pub(super) boot_time: Option<Timestamp>,
+    pub(super) boot: Option<Boot>,
     /// All readings at full precision, for metrics.
     pub(super) readings: Readings,
     /// Readings from the status that this process started with, until every plugin has spoken for itself.
@@ -42,7 +41,10 @@ impl Memory {
         let Some(status) = status.filter(|status| status.observed_generation.is_some()) else {
             return Self::default();
         };
-        let seed = status.machine.as_ref().map(super::agents::readings_of);
+        let mut seed = status.machine.as_ref().map(super::agents::readings_of);
+        if let Some(seed) = &mut seed {
+            seed.drop_implausible();
+        }
         Self {
             reach: Reach::from_status(&status),
             misses: condition::find(&status.conditions, condition::REACHABLE)
@@ -53,7 +55,7 @@ impl Memory {
             refused: condition::find(&status.conditions, condition::ACCEPTED)
                 .and_then(|accepted| Failure::refusal_of(&accepted.reason, &accepted.message)),
             skipped: false,
-            boot_time: seed.as_ref().and_then(|seed| seed.boot_time),
+            boot: seed.as_ref().and_then(|seed| seed.boot_time).and_then(|_| Boot::from_status(&status)),
             readings: seed.clone().unwrap_or_default(),
             seed,
             status: Arc::new(status),
