@@ -7,6 +7,7 @@ mod inventory;
 mod memory;
 mod pressure;
 mod reach;
+mod reboot;
 mod rules;
 mod significance;
 mod size;
@@ -14,7 +15,7 @@ mod size;
 #[cfg(test)]
 mod tests;
 
-pub use agents::{AgentObservation, AgentPlan, EVALUATION_FAILED, TOO_MANY_CONDITIONS};
+pub use agents::{AgentObservation, AgentPlan, EVALUATION_FAILED, IMPLAUSIBLE_READING, TOO_MANY_CONDITIONS};
 pub use memory::Memory;
 pub use significance::{Significance, significance};
 
@@ -103,7 +104,7 @@ pub fn assess(
             &now,
             &mut transitions,
         );
-        pressure::observe(&mut memory, subject.plugins, subject.spec, &mut transitions);
+        pressure::observe(&mut memory, subject.plugins, subject.spec, &now, &mut transitions);
         rules::observe(&mut memory, subject, in_maintenance, &now, &mut transitions);
     }
     agents::summarise(&mut memory, subject.plugins);
