@@ -11,6 +11,7 @@ mod api;
 mod apiserver_faults;
 mod apiserver_watches;
 mod apiserver_writes;
+mod backend_lives;
 mod bad_objects;
 mod chart;
 mod chart_rights;
