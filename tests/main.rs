@@ -12,6 +12,7 @@ mod apiserver_faults;
 mod apiserver_watches;
 mod apiserver_writes;
 mod backend_lives;
+mod backend_sleep;
 mod bad_objects;
 mod chart;
 mod chart_rights;

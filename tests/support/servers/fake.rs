@@ -41,6 +41,8 @@ struct State {
     /// What it is then.
     rests: Life,
     used: Instant,
+    /// Requests of users so far.
+    uses: u64,
     counts: Counts,
     /// By path and query.
     asked: BTreeMap<String, u64>,
@@ -58,6 +60,7 @@ impl FakeServer {
             sleeps_after: None,
             rests: Life::Sleeping,
             used: Instant::now(),
+            uses: 0,
             counts: Counts::default(),
             asked: BTreeMap::new(),
         };
@@ -87,6 +90,7 @@ impl FakeServer {
     pub fn used_by_somebody(&self) {
         let mut state = self.lock();
         (state.life, state.used) = (Life::Serving, Instant::now());
+        state.uses += 1;
     }
 
     pub fn life(&self) -> Life {
@@ -114,7 +118,9 @@ impl FakeServer {
         let state = Arc::clone(&self.state);
         let router = Router::new().fallback(async move |request: Request| {
             let path = request.uri().path_and_query().map_or("/", |path| path.as_str()).to_owned();
-            respond(state.lock().unwrap_or_else(PoisonError::into_inner).take(&path))
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            let answer = state.take(&path);
+            respond(answer, state.uses)
         });
         self.task = Some(tokio::spawn(async move { axum::serve(listener, router).await.unwrap() }));
     }
@@ -175,8 +181,9 @@ impl State {
     }
 }
 
-fn respond(answer: Answer) -> Response<Body> {
-    let body = answer.body.replace("{now}", &Timestamp::now().as_second().to_string());
+fn respond(answer: Answer, uses: u64) -> Response<Body> {
+    let now = Timestamp::now().as_second().to_string();
+    let body = answer.body.replace("{now}", &now).replace("{uses}", &uses.to_string());
     let builder = Response::builder().status(answer.status).header(header::CONTENT_TYPE, answer.content_type);
     builder.body(Body::from(body)).unwrap()
 }

@@ -12,7 +12,7 @@ pub const ALL: &[Program] = &[LLAMA_SERVER, LLAMA_ROUTER, LLAMA_SWAP];
 
 const AWAKE: &[Life] = &[Serving, Sleeping];
 const NOT_FOUND: Answer =
-    answer(404, super::JSON, r#"{"error":{"code":404,"message":"File Not Found","type":"not_found_error"}}"#);
+    answer(404, super::JSON, r#"{"error":{"message":"File Not Found","type":"not_found_error","code":404}}"#);
 const OK: &str = r#"{"status":"ok"}"#;
 const MODEL: &str = "qwen3-8b";
 
@@ -24,13 +24,13 @@ const LOADING: Answer = answer(
 const METRICS: Answer = answer(
     200,
     "text/plain; version=0.0.4",
-    "# HELP llamacpp:prompt_tokens_total Number of prompt tokens processed.\n\
-     # TYPE llamacpp:prompt_tokens_total counter\nllamacpp:prompt_tokens_total 12\n\
-     # HELP llamacpp:tokens_predicted_total Number of generation tokens processed.\n\
-     # TYPE llamacpp:tokens_predicted_total counter\nllamacpp:tokens_predicted_total 34\n\
-     # HELP llamacpp:requests_processing Number of requests processing.\n\
+    "# HELP llamacpp:prompt_tokens_total Number of prompt tokens processed, excluding cached tokens\n\
+     # TYPE llamacpp:prompt_tokens_total counter\nllamacpp:prompt_tokens_total {uses}\n\
+     # HELP llamacpp:tokens_predicted_total Number of generation tokens processed\n\
+     # TYPE llamacpp:tokens_predicted_total counter\nllamacpp:tokens_predicted_total {uses}\n\
+     # HELP llamacpp:requests_processing Number of requests processing\n\
      # TYPE llamacpp:requests_processing gauge\nllamacpp:requests_processing 0\n\
-     # HELP llamacpp:requests_deferred Number of requests deferred.\n\
+     # HELP llamacpp:requests_deferred Number of requests deferred\n\
      # TYPE llamacpp:requests_deferred gauge\nllamacpp:requests_deferred 0\n",
 );
 const SLOTS: Answer = answer(200, super::JSON, r#"[{"id":0,"n_ctx":40960,"is_processing":false}]"#);

@@ -60,7 +60,8 @@ pub enum Known {
 pub struct Answer {
     pub status: u16,
     pub content_type: &'static str,
-    /// `{now}` becomes the time in seconds since 1970: several programs write it into each answer.
+    /// `{now}` becomes the time in seconds since 1970: several programs write it into each answer. `{uses}` becomes the
+    /// number of users' requests so far.
     pub body: &'static str,
 }
 
