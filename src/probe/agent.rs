@@ -80,6 +80,7 @@ impl Question for AgentTarget {
             authorization: self.authorization.as_ref(),
             tls: &self.tls,
             body_max: BODY_MAX,
+            begin_is_enough: false,
             deadline,
             last: true,
         };

@@ -64,6 +64,7 @@ pub struct Answer {
     /// The host's clock, from its Date header.
     pub date: Option<Timestamp>,
     pub content_type: Option<String>,
+    /// Of an error only its begin.
     pub body: Vec<u8>,
     /// Held for as long as the body is, if it is large.
     pub room: Option<Slot>,
@@ -85,6 +86,8 @@ pub struct Request<'a> {
     pub body_max: usize,
     /// Connection, headers and body are here by then, or are not waited for.
     pub deadline: Instant,
+    /// Of a body that is larger the begin is enough; else it is refused.
+    pub begin_is_enough: bool,
     /// The last request of a poll closes the connection, so that no idle ones pile up between polls.
     pub last: bool,
 }
@@ -145,7 +148,7 @@ impl HttpClients {
             if plain && status == StatusCode::BAD_REQUEST && complains_about_tls(&complaint) {
                 return Err(Failure::TlsWanted);
             }
-            (Vec::new(), None)
+            (complaint, None)
         };
         let (date, content_type) = (date_of(&head.headers), content_type_of(&head.headers));
         Ok(Answer { status: status.as_u16(), date, content_type, body, room })
@@ -158,7 +161,7 @@ impl HttpClients {
         request: &Request<'_>,
     ) -> Result<(Vec<u8>, Option<Slot>), Failure> {
         let announced = incoming.size_hint().lower();
-        if announced > request.body_max as u64 {
+        if announced > request.body_max as u64 && !request.begin_is_enough {
             return Err(Failure::ResponseTooLarge);
         }
         let announced = usize::try_from(announced).unwrap_or_default();
@@ -167,16 +170,23 @@ impl HttpClients {
         while let Some(frame) = incoming.frame().await {
             let frame = frame.map_err(|error| Failure::from_body(&error))?;
             // Trailers tell nothing.
-            let Ok(chunk) = frame.into_data() else { continue };
-            let length = body.len() + chunk.len();
-            if length > request.body_max {
-                return Err(Failure::ResponseTooLarge);
+            let Ok(mut chunk) = frame.into_data() else { continue };
+            let left = request.body_max - body.len();
+            let is_begin = chunk.len() > left;
+            if is_begin {
+                if !request.begin_is_enough {
+                    return Err(Failure::ResponseTooLarge);
+                }
+                chunk.truncate(left);
             }
-            if length > SMALL_BODY && room.is_none() {
+            if body.len() + chunk.len() > SMALL_BODY && room.is_none() {
                 room = self.limits.large_body(request.namespace).await;
-                body.reserve_exact(announced.saturating_sub(body.len()));
+                body.reserve_exact(announced.min(request.body_max).saturating_sub(body.len()));
             }
             body.extend_from_slice(&chunk);
+            if is_begin {
+                break;
+            }
         }
         Ok((body, room))
     }
@@ -238,13 +248,13 @@ fn complains_about_tls(body: &[u8]) -> bool {
 }
 
 impl Answer {
+    fn is_success(&self) -> bool {
+        StatusCode::from_u16(self.status).is_ok_and(|status| status.is_success())
+    }
+
     /// The body of a 2xx answer, or the class of any other status.
     pub fn success(self) -> Result<Self, Failure> {
-        if StatusCode::from_u16(self.status).is_ok_and(|status| status.is_success()) {
-            Ok(self)
-        } else {
-            Err(Failure::from_status(self.status))
-        }
+        if self.is_success() { Ok(self) } else { Err(Failure::from_answer(self.status, &self.body)) }
     }
 }
 

@@ -42,6 +42,7 @@ fn request<'a>(
         authorization: None,
         tls,
         body_max: 3,
+        begin_is_enough: false,
         deadline: Instant::now() + LONG,
         last: false,
     }

@@ -36,11 +36,22 @@ pub enum Failure {
     TlsWanted,
     Unauthorized,
     HostRejected,
+    /// A 403 of an API that is asked with a key, under the reason of [`Self::HostRejected`].
+    KeyRejected,
     NotOllama,
+    /// 503, and the body does not tell which of the two below it is. They share its reason.
     ServerBusy,
+    ServerLoading,
+    ServerOverloaded,
+    /// 502 or 504: whoever answers is not the server.
+    ProxyError,
     InvalidResponse,
+    /// Nothing is at the path that should tell of the server's health; under the reason of [`Self::InvalidResponse`].
+    NoHealthPath,
     ResponseTooLarge,
     UnexpectedRedirect,
+    /// Asking for the health has run models, which may cost money: it must not be asked again before an edit.
+    HealthPathRunsModels,
     /// The operator's own trouble: it says nothing of the host, so it is counted and never a verdict.
     TooManyOpenFiles,
     /// Nothing was asked: the credentials for it could not be had.
@@ -49,7 +60,7 @@ pub enum Failure {
 
 impl Failure {
     /// All that asking can come to.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 31] = [
         Self::AddressNotAllowed,
         Self::PortNotAllowed,
         Self::DnsFailed,
@@ -70,11 +81,17 @@ impl Failure {
         Self::TlsWanted,
         Self::Unauthorized,
         Self::HostRejected,
+        Self::KeyRejected,
         Self::NotOllama,
         Self::ServerBusy,
+        Self::ServerLoading,
+        Self::ServerOverloaded,
+        Self::ProxyError,
         Self::InvalidResponse,
+        Self::NoHealthPath,
         Self::ResponseTooLarge,
         Self::UnexpectedRedirect,
+        Self::HealthPathRunsModels,
     ];
 
     /// The reason as it stands in conditions and metrics.
@@ -98,10 +115,12 @@ impl Failure {
             | Self::TlsClosed
             | Self::TlsWanted => "TLSFailed",
             Self::Unauthorized => "Unauthorized",
-            Self::HostRejected => "HostRejected",
+            Self::HostRejected | Self::KeyRejected => "HostRejected",
             Self::NotOllama => "NotOllama",
-            Self::ServerBusy => "ServerBusy",
-            Self::InvalidResponse => "InvalidResponse",
+            Self::ServerBusy | Self::ServerLoading | Self::ServerOverloaded => "ServerBusy",
+            Self::ProxyError => "ProxyError",
+            Self::InvalidResponse | Self::NoHealthPath => "InvalidResponse",
+            Self::HealthPathRunsModels => "HealthPathRunsModels",
             Self::ResponseTooLarge => "ResponseTooLarge",
             Self::UnexpectedRedirect => "UnexpectedRedirect",
             Self::TooManyOpenFiles => "TooManyOpenFiles",
@@ -158,13 +177,29 @@ impl Failure {
             Self::TlsWanted => {
                 "the port speaks TLS, and plain HTTP was sent; write https:// in front of the host"
             }
-            Self::Unauthorized => "the host wants credentials (401), or other ones than those of secretRef",
+            Self::Unauthorized => {
+                "the host wants credentials (401), or other ones; put them into a Secret and name it in spec.secretRef"
+            }
             Self::HostRejected => {
                 "the host refuses the request (403); Ollama does so for Host names it does not know: set hostHeader"
             }
-            Self::NotOllama => "something answers there, but not the expected API",
-            Self::ServerBusy => "the server is overloaded (429 or 503)",
+            Self::KeyRejected => {
+                "the host refuses the request (403), or the key in it; put the right one into a Secret and name it in spec.secretRef"
+            }
+            Self::NotOllama => {
+                "something answers there, but not the expected API; check the port and spec.backendType"
+            }
+            Self::ServerBusy => "the server is overloaded or still loading its model (503)",
+            Self::ServerLoading => "the server is still loading its model (503)",
+            Self::ServerOverloaded => "the server is overloaded (429 or 503)",
+            Self::ProxyError => "a proxy answers (502 or 504); the server behind it does not",
             Self::InvalidResponse => "the answer is not what the API promises",
+            Self::NoHealthPath => {
+                "there is nothing at the health path (404 or 405); set spec.healthPath to one that the server has"
+            }
+            Self::HealthPathRunsModels => {
+                "asking the health path runs models, as LiteLLM's /health does; it is not asked again: set spec.healthPath to one that does not, for LiteLLM /health/liveliness"
+            }
             Self::ResponseTooLarge => "the answer is larger than the operator reads",
             Self::UnexpectedRedirect => {
                 "the host redirects, and redirects are never followed; write the final address"
@@ -184,7 +219,11 @@ impl Failure {
                 "the agent wants credentials (401), or other ones than those of agent.secretRef"
             }
             Self::HostRejected => "the agent refuses the request (403)",
-            Self::InvalidResponse => {
+            Self::NotOllama => "something answers there, but not the agent",
+            Self::ServerBusy | Self::ServerLoading => "the agent is overloaded or not ready yet (503)",
+            Self::ServerOverloaded => "the agent is overloaded (429 or 503)",
+            Self::ProxyError => "a proxy answers (502 or 504); the agent behind it does not",
+            Self::InvalidResponse | Self::NoHealthPath => {
                 "the answer is an HTTP error, or is not in the plugin's format, or has none of its values"
             }
             Self::UnexpectedRedirect => {
@@ -216,19 +255,45 @@ impl Failure {
 
     /// From what Accepted says of a host that was not dialled.
     pub fn refusal_of(reason: &str, text: &str) -> Option<Self> {
+        // Whatever the words of another version were: asking once more would cost what it has cost before.
+        if reason == Self::HealthPathRunsModels.reason() {
+            return Some(Self::HealthPathRunsModels);
+        }
         let all = Self::ALL.into_iter().chain(NoCredential::all().map(Self::NoCredential));
         all.filter(|failure| failure.is_refusal())
             .find(|failure| failure.reason() == reason && failure.text() == text)
     }
 
-    /// Whether nothing was dialled: the address policy refuses it, or there are no credentials that may be used.
+    /// Whether it is the spec that cannot be acted on: the address policy refuses the host, there are no credentials that
+    /// may be used, or asking runs models.
     pub fn is_refusal(self) -> bool {
-        matches!(self, Self::AddressNotAllowed | Self::PortNotAllowed | Self::NoCredential(_))
+        matches!(
+            self,
+            Self::AddressNotAllowed
+                | Self::PortNotAllowed
+                | Self::NoCredential(_)
+                | Self::HealthPathRunsModels
+        )
+    }
+
+    /// Whether the host must not be asked again before its spec is edited.
+    pub fn bars(self) -> bool {
+        self == Self::HealthPathRunsModels
+    }
+
+    /// Whether it is of the way to the host, so that asking for something else there would fail alike. An answer of any
+    /// kind is none of these.
+    pub fn is_of_the_way(self) -> bool {
+        let unanswered = matches!(
+            self,
+            Self::ConnectionRefused | Self::Timeout | Self::DnsFailed | Self::TooManyOpenFiles
+        );
+        unanswered || self.is_tls() || self.is_refusal()
     }
 
     /// Whether other credentials or certificates might have been taken.
     pub fn may_be_of_credentials(self) -> bool {
-        matches!(self, Self::Unauthorized | Self::HostRejected) || self.is_tls()
+        matches!(self, Self::Unauthorized | Self::HostRejected | Self::KeyRejected) || self.is_tls()
     }
 
     /// Whether it is one of the ways in which TLS fails.
@@ -238,7 +303,14 @@ impl Failure {
 
     /// Whether asking again cannot help before somebody changes something.
     pub fn is_permanent(self) -> bool {
-        matches!(self, Self::Unauthorized | Self::HostRejected | Self::NotOllama)
+        matches!(
+            self,
+            Self::Unauthorized
+                | Self::HostRejected
+                | Self::KeyRejected
+                | Self::NotOllama
+                | Self::NoHealthPath
+        )
     }
 
     /// The class of an HTTP status other than 2xx. 404 is the caller's to judge: an old version may lack an endpoint.
@@ -246,10 +318,20 @@ impl Failure {
         match status {
             401 | 407 => Self::Unauthorized,
             403 => Self::HostRejected,
-            429 | 503 => Self::ServerBusy,
+            429 => Self::ServerOverloaded,
+            503 => Self::ServerBusy,
+            502 | 504 => Self::ProxyError,
             300..=399 => Self::UnexpectedRedirect,
             404 | 405 => Self::NotOllama,
             _ => Self::InvalidResponse,
+        }
+    }
+
+    /// The same with the begin of the body, which may tell what a 503 is about.
+    pub fn from_answer(status: u16, body: &[u8]) -> Self {
+        match Self::from_status(status) {
+            Self::ServerBusy => busy(body),
+            class => class,
         }
     }
 
@@ -293,6 +375,18 @@ impl From<ResolveError> for Failure {
             ResolveError::NotAllowed(refused) => refused.into(),
             ResolveError::Lookup(_) => Self::DnsFailed,
         }
+    }
+}
+
+/// What a 503 is about, in the words of llama.cpp ("Loading model") and of Ollama ("server busy, please try again.
+/// maximum pending requests exceeded").
+fn busy(body: &[u8]) -> Failure {
+    let text = String::from_utf8_lossy(body).to_ascii_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    match (says(&["loading"]), says(&["overload", "busy", "too many", "capacity"])) {
+        (true, false) => Failure::ServerLoading,
+        (false, true) => Failure::ServerOverloaded,
+        _ => Failure::ServerBusy,
     }
 }
 
@@ -389,13 +483,45 @@ mod tests {
     #[case(403, Failure::HostRejected)]
     #[case(404, Failure::NotOllama)]
     #[case(405, Failure::NotOllama)]
-    #[case(429, Failure::ServerBusy)]
+    #[case(429, Failure::ServerOverloaded)]
     #[case(500, Failure::InvalidResponse)]
-    #[case(502, Failure::InvalidResponse)]
+    #[case(502, Failure::ProxyError)]
     #[case(503, Failure::ServerBusy)]
+    #[case(504, Failure::ProxyError)]
     #[case(301, Failure::UnexpectedRedirect)]
     #[case(308, Failure::UnexpectedRedirect)]
     fn statuses_have_classes(#[case] status: u16, #[case] class: Failure) {
         assert_eq!(Failure::from_status(status), class);
+    }
+
+    #[rstest]
+    // llama.cpp's server b10434 on every path while it loads.
+    #[case(
+        br#"{"error":{"message":"Loading model","type":"unavailable_error","code":503}}"#,
+        Failure::ServerLoading
+    )]
+    // Ollama 0.34.0 with a full queue.
+    #[case(
+        br#"{"error":"server busy, please try again.  maximum pending requests exceeded"}"#,
+        Failure::ServerOverloaded
+    )]
+    // text-generation-inference 3.3 with a full queue.
+    #[case(br#"{"error":"Model is overloaded","error_type":"overloaded"}"#, Failure::ServerOverloaded)]
+    // vLLM 0.32.0 with a dead engine, and nginx.
+    #[case(b"", Failure::ServerBusy)]
+    #[case(b"<h1>503 Service Temporarily Unavailable</h1>", Failure::ServerBusy)]
+    #[case(b"overloaded by loading", Failure::ServerBusy)]
+    #[case(b"\xff\xfe", Failure::ServerBusy)]
+    fn a_503_is_told_apart_where_its_body_does(#[case] body: &[u8], #[case] class: Failure) {
+        assert_eq!(Failure::from_answer(503, body), class);
+        assert_eq!(class.reason(), "ServerBusy");
+        assert_eq!(Failure::from_answer(502, body), Failure::ProxyError);
+    }
+
+    #[test]
+    fn what_runs_models_bars_the_host_whatever_another_version_called_it() {
+        let class = Failure::HealthPathRunsModels;
+        assert_eq!(Failure::refusal_of(class.reason(), "other words"), Some(class));
+        assert!(class.text().contains("/health/liveliness") && class.text().contains("spec.healthPath"));
     }
 }

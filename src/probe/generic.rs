@@ -1,17 +1,18 @@
-//! Polling anything with a health endpoint: `/health`, and `/` only if that does not answer at all.
+//! Polling anything with a health endpoint: the path that the spec names, and nothing else.
 
 use super::{
     Ask,
     failure::Failure,
+    health::{self, Health},
     report::{HostReport, Part},
 };
 
-/// Online is a 2xx. A `/health` that answers with an error is an unhealthy server, whatever `/` says.
+/// Online is a 2xx, also one with a page: whoever named the path knows what is there.
 pub async fn poll(ask: &Ask<'_>) -> Result<HostReport, Failure> {
-    let answer = match ask.get_small("/health", true).await {
-        Err(Failure::InvalidResponse | Failure::ConnectionRefused) => ask.get_small("/", true).await,
-        answer => answer,
-    };
-    answer?.success()?;
-    Ok(HostReport { version: Part::Missing, models: Part::Missing, loaded: Part::Missing })
+    match health::ask(ask, true).await? {
+        Health::Well | Health::Page => {
+            Ok(HostReport { version: Part::Missing, models: Part::Missing, loaded: Part::Unknown })
+        }
+        Health::NotThere => Err(Failure::NoHealthPath),
+    }
 }

@@ -15,9 +15,11 @@ pub mod credential;
 mod failure;
 mod fair;
 mod generic;
+pub mod health;
 mod limits;
 mod ollama;
 mod openai;
+pub mod openai_wire;
 pub mod report;
 mod resolve;
 pub mod text;
@@ -69,8 +71,14 @@ pub struct HostTarget {
     /// Bounds everything from the name lookup to the last byte.
     pub timeout: Duration,
     pub lane: Lane,
+    /// The path that tells of the server's health, if the spec names one; only for backends that are asked for it.
+    pub health_path: Option<Arc<str>>,
     /// Whether the list of models on disk is due.
     pub with_models: bool,
+    /// It was due last time as well, and what is asked before it took all the time.
+    pub models_first: bool,
+    /// Whether this host has shown a list of models before, so that it is known to speak its backend's API.
+    pub proven: bool,
 }
 
 impl Question for HostTarget {
@@ -169,6 +177,21 @@ struct Ask<'a> {
 impl Ask<'_> {
     /// Asks for one path; whatever happens, it is over by the poll's deadline.
     async fn get(&self, path: &str, body_max: usize, last: bool) -> Result<Answer, Failure> {
+        self.ask(path, call(path), body_max, false, last).await
+    }
+
+    async fn ask(
+        &self,
+        path: &str,
+        call: &'static str,
+        body_max: usize,
+        begin_is_enough: bool,
+        last: bool,
+    ) -> Result<Answer, Failure> {
+        // What was asked before has taken all the time: nothing is sent that nobody would read.
+        if self.deadline <= Instant::now() {
+            return Err(Failure::Timeout);
+        }
         let request = Request {
             route: self.route,
             endpoint: &self.target.endpoint,
@@ -179,6 +202,7 @@ impl Ask<'_> {
             authorization: self.target.authorization.as_ref(),
             tls: &self.target.tls,
             body_max,
+            begin_is_enough,
             deadline: self.deadline,
             last,
         };
@@ -191,12 +215,17 @@ impl Ask<'_> {
             Err(Failure::ConnectionRefused) if may_be_old => self.prober.clients.get(request).await,
             answer => answer,
         };
-        self.prober.metrics.request_took(call(path), started.elapsed());
+        self.prober.metrics.request_took(call, started.elapsed());
         answer
     }
 
     async fn get_small(&self, path: &str, last: bool) -> Result<Answer, Failure> {
         self.get(path, BODY_MAX, last).await
+    }
+
+    /// The path that tells of the server's health. It may be any, so it has one label in metrics.
+    async fn get_health(&self, path: &str, last: bool) -> Result<Answer, Failure> {
+        self.ask(path, "health", BODY_MAX, true, last).await
     }
 }
 
@@ -206,13 +235,9 @@ fn call(path: &str) -> &'static str {
         "/api/version" => "version",
         "/api/ps" => "ps",
         "/api/tags" => "tags",
-        "/health" => "health",
         "/v1/models" => "models",
+        "/version" => "version",
+        "/props" => "props",
         _ => "root",
     }
-}
-
-/// Failures after which asking the same host for something else is pointless.
-fn ends_the_poll(failure: Failure) -> bool {
-    !matches!(failure, Failure::InvalidResponse | Failure::NotOllama | Failure::ResponseTooLarge)
 }

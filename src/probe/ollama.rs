@@ -4,31 +4,100 @@
 use super::{
     Ask,
     client::MODELS_BODY_MAX,
-    ends_the_poll,
     failure::Failure,
-    report::{HostReport, Part},
+    report::{HostReport, LoadedSeen, ModelSeen, Part},
     wire,
 };
 
-/// Online is a well-formed answer of version or ps. `GET /` decides nothing, it only tells why the others failed.
+/// The first version with /api/ps; 0.1.36 answers 404.
+const FIRST_WITH_PS: (u64, u64, u64) = (0, 1, 38);
+
+/// Online is what [`judge`] says. `GET /` decides nothing, it only tells why the others failed.
 pub async fn poll(ask: &Ask<'_>) -> Result<HostReport, Failure> {
     let version = part(ask.get_small("/api/version", false).await, |answer| wire::version(&answer.body));
     if let Some(failure) = version.failure().filter(|failure| ends_the_poll(*failure)) {
         return Err(failure);
     }
     let with_models = ask.target.with_models;
-    let loaded = part(ask.get_small("/api/ps", !with_models && version.known().is_some()).await, |answer| {
-        wire::ps(&answer.body, answer.date)
-    });
-    if version.known().is_none() && loaded.known().is_none() {
-        return Err(why(ask, &version, &loaded).await);
-    }
-    let models = if with_models {
-        part(ask.get("/api/tags", MODELS_BODY_MAX, true).await, |answer| wire::tags(&answer.body))
+    let has_version = version.known().is_some();
+    let (mut models, loaded) = if with_models && ask.target.models_first && has_version {
+        let models = tags(ask, false).await;
+        (models, ps(ask, true).await)
     } else {
-        Part::NotAsked
+        let loaded = ps(ask, !with_models && has_version).await;
+        let goes_on = with_models && (has_version || loaded.known().is_some());
+        (if goes_on { tags(ask, true).await } else { Part::NotAsked }, loaded)
     };
-    Ok(HostReport { version, models, loaded })
+    let mut verdict = judge(&version, &loaded, &models, ask.target.proven);
+    if verdict.is_err() && models == Part::NotAsked && has_version {
+        // The list of models is asked for before its time only if nothing else shows that this is Ollama.
+        models = tags(ask, true).await;
+        verdict = judge(&version, &loaded, &models, ask.target.proven);
+    }
+    match verdict {
+        Ok(()) => Ok(HostReport { version, models, loaded }),
+        Err(failure) if has_version => Err(failure),
+        Err(_) => Err(why(ask, &version, &loaded).await),
+    }
+}
+
+async fn ps(ask: &Ask<'_>, last: bool) -> Part<Vec<LoadedSeen>> {
+    part(ask.get_small("/api/ps", last).await, |answer| wire::ps(&answer.body, answer.date))
+}
+
+async fn tags(ask: &Ask<'_>, last: bool) -> Part<Vec<ModelSeen>> {
+    part(ask.get("/api/tags", MODELS_BODY_MAX, last).await, |answer| wire::tags(&answer.body))
+}
+
+/// Whether what was said is Ollama's: a well-formed list, with or without a version; or a version that is older than the
+/// list of what is in memory. A version alone is also what Open WebUI and llama-swap have. A host that is `proven`, as it
+/// has shown a list before, stays Ollama while only the lists are in trouble.
+fn judge(
+    version: &Part<String>,
+    loaded: &Part<Vec<LoadedSeen>>,
+    models: &Part<Vec<ModelSeen>>,
+    proven: bool,
+) -> Result<(), Failure> {
+    if loaded.known().is_some() || models.known().is_some() {
+        return Ok(());
+    }
+    let Some(known) = version.known() else {
+        return Err(version.failure().or(loaded.failure()).unwrap_or(Failure::NotOllama));
+    };
+    match loaded {
+        Part::Missing if is_older(known, FIRST_WITH_PS) => Ok(()),
+        Part::Failed(failure) if proven && is_trouble(*failure) => Ok(()),
+        // Broken on its way, and so no word against it.
+        Part::Failed(failure) if failure.is_refusal() => Ok(()),
+        Part::Failed(failure) => Err(*failure),
+        _ => Err(Failure::NotOllama),
+    }
+}
+
+/// Whether a failure says nothing about who answers.
+fn is_trouble(failure: Failure) -> bool {
+    !matches!(
+        failure,
+        Failure::NotOllama | Failure::Unauthorized | Failure::HostRejected | Failure::UnexpectedRedirect
+    )
+}
+
+/// Whether a version is known to be older. Builds from source say 0.0.0 and have everything.
+fn is_older(version: &str, than: (u64, u64, u64)) -> bool {
+    let number = version.split(['-', '+']).next().unwrap_or_default();
+    let mut parts = number.split('.').map(|part| part.parse::<u64>().ok());
+    match (parts.next().flatten(), parts.next().flatten(), parts.next().flatten(), parts.next()) {
+        (Some(major), Some(minor), Some(patch), None) => {
+            let version = (major, minor, patch);
+            version != (0, 0, 0) && version < than
+        }
+        _ => false,
+    }
+}
+
+/// Failures after which asking the same host for something else is pointless.
+fn ends_the_poll(failure: Failure) -> bool {
+    !matches!(failure, Failure::InvalidResponse | Failure::NotOllama | Failure::ResponseTooLarge)
 }
 
 /// 404 is an old version that lacks the endpoint; whether it is Ollama at all, the other endpoints tell.
@@ -46,13 +115,14 @@ fn part<T>(
     }
 }
 
-async fn why(
-    ask: &Ask<'_>,
-    version: &Part<String>,
-    loaded: &Part<Vec<super::report::LoadedSeen>>,
-) -> Failure {
+/// Why neither a version nor a list came.
+async fn why(ask: &Ask<'_>, version: &Part<String>, loaded: &Part<Vec<LoadedSeen>>) -> Failure {
     if let Some(failure) = loaded.failure().filter(|failure| ends_the_poll(*failure)) {
         return failure;
+    }
+    // A page, or another API's answer, needs no more words.
+    if version.failure() == Some(Failure::NotOllama) {
+        return Failure::NotOllama;
     }
     match ask.get_small("/", true).await {
         // It is Ollama, so what failed is its API.
@@ -65,3 +135,7 @@ async fn why(
         Err(failure) => version.failure().unwrap_or(failure),
     }
 }
+
+#[cfg(test)]
+#[path = "ollama_tests.rs"]
+mod tests;

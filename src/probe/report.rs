@@ -12,6 +12,8 @@ pub enum Part<T> {
     Missing,
     /// It was asked and gave nothing usable; what was known stays.
     Failed(Failure),
+    /// The host answers well and cannot tell: what was known is not known any more.
+    Unknown,
     Known(T),
 }
 

@@ -1,4 +1,4 @@
-//! The JSON of Ollama and of OpenAI-style servers. Tolerant where a field is optional (nulls, floats, missing or
+//! The JSON of Ollama. Tolerant where a field is optional (nulls, floats, missing or
 //! wrongly typed fields become "unknown"), strict about what makes an answer an answer. Pure.
 
 use super::{
@@ -21,25 +21,27 @@ const NAME_MAX: usize = 253;
 const WORD_MAX: usize = 64;
 const SHORT_WORD_MAX: usize = 32;
 const CAPABILITIES_MAX: usize = 16;
+/// Keys of an object that are looked at to tell whose answer it is.
+const KEYS_MAX: usize = 64;
 /// How far the Date header and `expires_at` may disagree before "in the past" is believed.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
 /// `keep_alive: -1` puts the expiry some 292 years ahead; the CLI calls everything beyond 20 years "Forever".
 const FOREVER: SignedDuration = SignedDuration::from_hours(20 * 365 * 24);
 
-/// `GET /api/version`.
+/// `GET /api/version` of Ollama, `GET /version` of vLLM.
 pub fn version(body: &[u8]) -> Result<String, Failure> {
     #[derive(Deserialize)]
     struct Wire {
         version: String,
     }
-    let wire: Wire = parse(body)?;
+    let wire: Wire = parse(body, "version")?;
     let version = clean(&wire.version, WORD_MAX);
     if version.is_empty() { Err(Failure::InvalidResponse) } else { Ok(version) }
 }
 
 /// `GET /api/tags`.
 pub fn tags(body: &[u8]) -> Result<Vec<ModelSeen>, Failure> {
-    let wire: ModelList<WireModel> = parse(body)?;
+    let wire: ModelList<WireModel> = parse(body, "models")?;
     let mut models: Vec<ModelSeen> =
         wire.into_models()?.into_iter().map(WireModel::on_disk).collect::<Result<_, _>>()?;
     models.sort_by(|a, b| a.name.cmp(&b.name));
@@ -49,7 +51,7 @@ pub fn tags(body: &[u8]) -> Result<Vec<ModelSeen>, Failure> {
 
 /// `GET /api/ps`; `now` is the host's own clock, from the Date header of this answer.
 pub fn ps(body: &[u8], now: Option<Timestamp>) -> Result<Vec<LoadedSeen>, Failure> {
-    let wire: ModelList<WireModel> = parse(body)?;
+    let wire: ModelList<WireModel> = parse(body, "models")?;
     let mut models: Vec<LoadedSeen> =
         wire.into_models()?.into_iter().map(|model| model.in_memory(now)).collect::<Result<_, _>>()?;
     models.sort_by(|a, b| a.name.cmp(&b.name));
@@ -57,36 +59,56 @@ pub fn ps(body: &[u8], now: Option<Timestamp>) -> Result<Vec<LoadedSeen>, Failur
     Ok(models)
 }
 
-/// `GET /v1/models`: names only. Sizes are unknown, not 0.
-pub fn openai_models(body: &[u8]) -> Result<Vec<String>, Failure> {
-    #[derive(Deserialize)]
-    struct Wire {
-        id: String,
-    }
-    #[derive(Deserialize)]
-    struct List {
-        data: Option<Bounded<Wire>>,
-    }
-    // `data` must be there, although it may be null: `{}` is some other service.
-    let object: serde_json::Map<String, serde_json::Value> = parse(body)?;
-    if !object.contains_key("data") {
-        return Err(Failure::InvalidResponse);
-    }
-    let list: List = parse(body)?;
-    let mut names = Vec::new();
-    for wire in list.data.unwrap_or_default().within()? {
-        names.push(name_of(&wire.id)?);
-    }
-    names.sort();
-    names.dedup();
-    Ok(names)
+/// An answer of the API that is wanted. What is a page, or JSON without `key`, is of another API; what has the key and is
+/// not as promised is a broken answer of this one.
+pub(super) fn parse<T: DeserializeOwned>(body: &[u8], key: &str) -> Result<T, Failure> {
+    serde_json::from_slice(body)
+        .map_err(|_| if is_foreign(body, key) { Failure::NotOllama } else { Failure::InvalidResponse })
 }
 
-fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Failure> {
-    serde_json::from_slice(body).map_err(|_| Failure::InvalidResponse)
+fn is_foreign(body: &[u8], key: &str) -> bool {
+    if is_page(body) {
+        return true;
+    }
+    // Whole JSON, and no object with the key.
+    match serde_json::from_slice::<Keys>(body) {
+        Ok(keys) => !keys.0.iter().any(|known| known == key),
+        Err(_) => serde_json::from_slice::<IgnoredAny>(body).is_ok(),
+    }
 }
 
-fn name_of(raw: &str) -> Result<String, Failure> {
+/// Whether it is HTML or XML: no JSON begins so.
+pub(super) fn is_page(body: &[u8]) -> bool {
+    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    text.trim_ascii_start().first() == Some(&b'<')
+}
+
+/// The first keys of an object.
+struct Keys(Vec<String>);
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeysVisitor;
+        impl<'de> Visitor<'de> for KeysVisitor {
+            type Value = Keys;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
+                let mut keys = Vec::new();
+                while let Some((key, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+                    if keys.len() < KEYS_MAX {
+                        keys.push(key);
+                    }
+                }
+                Ok(Keys(keys))
+            }
+        }
+        deserializer.deserialize_map(KeysVisitor)
+    }
+}
+
+pub(super) fn name_of(raw: &str) -> Result<String, Failure> {
     let name = clean(raw, NAME_MAX);
     if name.is_empty() { Err(Failure::InvalidResponse) } else { Ok(name) }
 }
@@ -125,7 +147,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for ModelList<T> {
 }
 
 /// A list of which no more than [`MODELS_MAX`] entries are ever held.
-struct Bounded<T> {
+pub(super) struct Bounded<T> {
     items: Vec<T>,
     overflown: bool,
 }
@@ -137,7 +159,7 @@ impl<T> Default for Bounded<T> {
 }
 
 impl<T> Bounded<T> {
-    fn within(self) -> Result<Vec<T>, Failure> {
+    pub(super) fn within(self) -> Result<Vec<T>, Failure> {
         if self.overflown { Err(Failure::ResponseTooLarge) } else { Ok(self.items) }
     }
 }
@@ -263,7 +285,7 @@ fn expiry(raw: &Scalar, now: Option<Timestamp>) -> Expiry {
 
 /// Any JSON value, of which only scalars are kept: a wrong type is an unknown, not an error.
 #[derive(Debug, Default, PartialEq)]
-enum Scalar {
+pub(super) enum Scalar {
     #[default]
     Absent,
     Text(String),
@@ -271,7 +293,7 @@ enum Scalar {
 }
 
 impl Scalar {
-    fn text(&self) -> Option<&str> {
+    pub(super) fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
             _ => None,

@@ -16,7 +16,8 @@ use crate::{
     probe::{
         Failure, HostOutcome,
         address::AddressPolicy,
-        report::{HostReport, LoadedSeen, ModelSeen, Part},
+        health, openai_wire,
+        report::{HostReport, Part},
         wire,
     },
     runtime::Leadership,
@@ -63,13 +64,19 @@ pub fn lists_of_models(body: &[u8]) {
         let loaded = loaded.map_or(Part::Failed(Failure::InvalidResponse), Part::Known);
         reaches_status(HostReport { version: Part::Missing, models, loaded });
     }
-    if let Ok(names) = wire::openai_models(body) {
-        assert!(names.len() <= wire::MODELS_MAX);
-        let models = names.iter().map(|name| ModelSeen { name: name.clone(), ..ModelSeen::default() });
-        let loaded = names.iter().map(|name| LoadedSeen { name: name.clone(), ..LoadedSeen::default() });
-        let (models, loaded) = (Part::Known(models.collect()), Part::Known(loaded.collect()));
-        reaches_status(HostReport { version: Part::Missing, models, loaded });
+    if let Ok(listing) = openai_wire::models(body) {
+        assert!(listing.entries.len() <= wire::MODELS_MAX);
+        assert!(listing.entries.is_sorted_by(|a, b| a.name < b.name), "sorted, and each once");
+        for sleeps in [None, Some(false), Some(true)] {
+            let (models, loaded) = (Part::Known(listing.models()), listing.loaded(sleeps));
+            if let Part::Known(loaded) = &loaded {
+                assert!(loaded.len() <= listing.entries.len());
+            }
+            reaches_status(HostReport { version: Part::Unknown, models, loaded });
+        }
     }
+    // What tells whether the server is well, or asleep, says one of few things.
+    let _ = (openai_wire::sleeps(body), health::judge(200, body), health::judge(503, body));
 }
 
 /// A host that said nothing before says this, and then nothing again.

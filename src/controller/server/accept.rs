@@ -13,7 +13,7 @@ use crate::{
 use hyper::header::HeaderValue;
 use k8s_openapi::jiff::Timestamp;
 use rustls::pki_types::DnsName;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// A list of models is dear for the host: it reads every manifest from disk.
 const MODELS_INTERVAL: Duration = Duration::from_mins(1);
@@ -24,6 +24,8 @@ pub struct Accepted {
     pub endpoint: Endpoint,
     pub backend: BackendType,
     pub host_header: Option<HeaderValue>,
+    /// The path that the spec names for the server's health.
+    pub health_path: Option<Arc<str>>,
     pub tls: TlsSettings,
     /// The Secrets that the host is asked with.
     pub credentials: References,
@@ -36,11 +38,22 @@ pub struct Accepted {
     pub notes: Vec<&'static str>,
 }
 
+/// Who is asked, and how.
+#[derive(Debug, PartialEq)]
+pub struct Way {
+    endpoint: Endpoint,
+    backend: BackendType,
+    host_header: Option<HeaderValue>,
+    health_path: Option<Arc<str>>,
+    tls: TlsSettings,
+    credentials: References,
+}
+
 impl Accepted {
     /// Who is asked, and how: whoever changes any of it waits for the answer.
-    pub fn way(&self) -> (Endpoint, BackendType, Option<HeaderValue>, TlsSettings, References) {
-        let Self { endpoint, backend, host_header, tls, credentials, .. } = self;
-        (endpoint.clone(), *backend, host_header.clone(), tls.clone(), credentials.clone())
+    pub fn way(&self) -> Way {
+        let Self { endpoint, backend, host_header, health_path, tls, credentials, .. } = self.clone();
+        Way { endpoint, backend, host_header, health_path, tls, credentials }
     }
 }
 
@@ -87,6 +100,7 @@ pub fn accept(
         ),
         None => None,
     };
+    let health_path = health_path(spec)?;
     let server_name = server_name(spec, &endpoint)?;
     let poll = spec.poll.clone().unwrap_or_default();
     let mut notes = Vec::new();
@@ -103,6 +117,7 @@ pub fn accept(
         endpoint,
         backend: spec.backend_type,
         host_header,
+        health_path,
         credentials,
         tls: TlsSettings { server_name, skip_verify: spec.insecure_skip_verify, ..TlsSettings::default() },
         interval,
@@ -128,6 +143,23 @@ fn server_name(spec: &OllamaServerSpec, endpoint: &Endpoint) -> Result<Option<Dn
     DnsName::try_from(text.to_ascii_lowercase()).map(Some).map_err(|_| {
         Rejected::invalid("tlsServerName must be a DNS name without a port, for example gpu1.lab")
     })
+}
+
+/// The schema says the same, and is not always there: an older one may be installed.
+fn health_path(spec: &OllamaServerSpec) -> Result<Option<Arc<str>>, Rejected> {
+    let Some(path) = &spec.health_path else { return Ok(None) };
+    if !matches!(spec.backend_type, BackendType::Vllm | BackendType::Generic) {
+        return Err(Rejected::invalid(
+            "healthPath is for backendType VLLM and Generic; remove it, or write one of these as backendType",
+        ));
+    }
+    let printable = path.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'#'));
+    if !path.starts_with('/') || !printable {
+        return Err(Rejected::invalid(
+            "healthPath must be a path that starts with /, in printable ASCII without spaces, backslashes or a fragment, for example /health",
+        ));
+    }
+    Ok(Some(path.as_str().into()))
 }
 
 /// A poll is over well before the next one begins.
@@ -203,9 +235,28 @@ mod tests {
     #[case::server_name_without_tls(json!({"host": "192.168.1.1", "tlsServerName": "gpu1.lab"}), "InvalidSpec")]
     #[case::address_as_server_name(json!({"host": "https://gpu1.lab", "tlsServerName": "192.168.1.1"}), "InvalidSpec")]
     #[case::provider(json!({"host": "192.168.1.1", "backendType": "Plugin", "providerRef": {"name": "p"}}), "ProviderNotFound")]
+    #[case::health_path_of_ollama(json!({"host": "192.168.1.1", "healthPath": "/health"}), "InvalidSpec")]
+    #[case::health_path_without_a_slash(
+        json!({"host": "192.168.1.1", "backendType": "Generic", "healthPath": "health"}),
+        "InvalidSpec"
+    )]
+    #[case::health_path_with_a_blank(
+        json!({"host": "192.168.1.1", "backendType": "VLLM", "healthPath": "/health x"}),
+        "InvalidSpec"
+    )]
     #[case::zero_interval(json!({"host": "192.168.1.1", "poll": {"interval": "0s"}}), "InvalidSpec")]
     fn what_cannot_be_acted_on_is_rejected_with_a_reason(#[case] spec: Value, #[case] reason: &str) {
         assert_eq!(judge(spec).unwrap_err().reason, reason);
+    }
+
+    #[test]
+    fn a_health_path_is_part_of_the_way() {
+        let accepted = |path: Option<&str>| {
+            judge(json!({"host": "192.168.1.1", "backendType": "VLLM", "healthPath": path})).unwrap()
+        };
+        assert_eq!(accepted(Some("/health/liveliness")).health_path.as_deref(), Some("/health/liveliness"));
+        assert_eq!(accepted(None).health_path, None);
+        assert_ne!(accepted(Some("/health")).way(), accepted(None).way());
     }
 
     #[test]

@@ -143,8 +143,31 @@ async fn poll(context: &Context, references: &References, target: HostTarget) ->
     }
 }
 
+/// What of the models on disk is asked this time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Turn {
+    /// The list is due.
+    pub with_models: bool,
+    /// It was due last time as well and did not get its turn: it is asked before what is in memory.
+    pub models_first: bool,
+}
+
+impl Turn {
+    /// Whether the list was due and got no turn, because what was asked before it took all the time. A host that hangs at
+    /// what is in memory would else never be asked for it. A list that came first had its turn, however it ended: so
+    /// each of the two has all the time in every second poll in which both are due.
+    pub fn was_missed(self, outcome: &HostOutcome) -> bool {
+        let no_time = match outcome {
+            HostOutcome::Online(report) => report.models.failure() == Some(Failure::Timeout),
+            HostOutcome::Failed(failure) => *failure == Failure::Timeout,
+            HostOutcome::Skipped => false,
+        };
+        self.with_models && !self.models_first && no_time
+    }
+}
+
 /// How the host is asked this time.
-pub fn host_target(owner: &Owner, accepted: &Accepted, memory: &Memory, with_models: bool) -> HostTarget {
+pub fn host_target(owner: &Owner, accepted: &Accepted, memory: &Memory, turn: Turn) -> HostTarget {
     HostTarget {
         owner: owner.clone(),
         endpoint: accepted.endpoint.clone(),
@@ -154,6 +177,39 @@ pub fn host_target(owner: &Owner, accepted: &Accepted, memory: &Memory, with_mod
         tls: accepted.tls.clone(),
         timeout: accepted.timeout,
         lane: if memory.is_failing() { Lane::Suspect } else { Lane::Healthy },
-        with_models,
+        health_path: accepted.health_path.clone(),
+        with_models: turn.with_models,
+        models_first: turn.models_first,
+        proven: memory.has_lists(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::probe::report::{HostReport, Part};
+    use rstest::rstest;
+
+    fn online(models: Part<Vec<crate::probe::report::ModelSeen>>) -> HostOutcome {
+        let (version, loaded) = (Part::Known("0.24.0".into()), Part::Failed(Failure::Timeout));
+        HostOutcome::Online(HostReport { version, models, loaded })
+    }
+
+    /// Ollama before 0.5 holds /api/ps back while it loads a model from a slow disk, for minutes.
+    #[rstest]
+    #[case::in_time(online(Part::Known(Vec::new())), false)]
+    #[case::no_time_left(online(Part::Failed(Failure::Timeout)), true)]
+    #[case::an_error_is_an_answer(online(Part::Failed(Failure::InvalidResponse)), false)]
+    #[case::nothing_in_time(HostOutcome::Failed(Failure::Timeout), true)]
+    #[case::nobody_there(HostOutcome::Failed(Failure::ConnectionRefused), false)]
+    #[case::not_asked(HostOutcome::Skipped, false)]
+    fn what_was_due_and_got_no_time_comes_first_and_only_once(
+        #[case] outcome: HostOutcome,
+        #[case] missed: bool,
+    ) {
+        let turn = |with_models, models_first| Turn { with_models, models_first };
+        assert_eq!(turn(true, false).was_missed(&outcome), missed);
+        assert!(!turn(true, true).was_missed(&outcome), "it had its turn");
+        assert!(!turn(false, false).was_missed(&outcome), "it was not due");
     }
 }

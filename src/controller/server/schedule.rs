@@ -1,6 +1,7 @@
 //! When a server is polled: on a slot of its own that follows from its UID, so that a restart of the operator neither
 //! bunches nor shifts the polls of a fleet. Pure.
 
+use super::observe::Turn;
 use k8s_openapi::jiff::Timestamp;
 use std::{hash::Hasher, time::Duration};
 use tokio::time::Instant;
@@ -65,6 +66,10 @@ pub struct Timing {
     /// The host has not been asked since it became this one, or since it may be asked again.
     pub unasked: bool,
     pub last_models: Option<Instant>,
+    /// What the poll that is under way asks of the models on disk.
+    pub turn: Turn,
+    /// The list of models was due and got no time; it comes first in the next poll.
+    pub models_missed: bool,
     pub last_requested: Option<Instant>,
     pub last_poll: Option<Timestamp>,
 }

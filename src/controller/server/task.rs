@@ -6,7 +6,7 @@ use super::{
     agents::{self, AgentRound},
     assess::{Assessment, Memory, Observation, Subject, assess},
     live::Place,
-    observe::{Asked, Round, host_target},
+    observe::{Asked, Round, Turn, host_target},
     publish::Publisher,
     schedule::{Phase, Timing},
 };
@@ -99,6 +99,7 @@ impl ServerTask {
         self.select_plugins();
         let known = self.memory.status.observed_generation;
         let changed = known.is_some() && known != self.current.metadata.generation;
+        self.forget_older_refusal();
         if changed || !self.is_polled() {
             // A new generation is written at once. A new object already shows Pending, by the schema's default.
             self.assess(Observation::None, None);
@@ -132,7 +133,16 @@ impl ServerTask {
     }
 
     fn is_polled(&self) -> bool {
-        self.acceptance.is_ok() && !self.current.spec.suspend
+        self.acceptance.is_ok() && !self.current.spec.suspend && !self.memory.is_barred()
+    }
+
+    /// A host that must not be asked before its spec is edited may be asked of a spec that nobody has judged yet.
+    fn forget_older_refusal(&mut self) {
+        if self.memory.is_barred()
+            && self.memory.status.observed_generation != self.current.metadata.generation
+        {
+            self.memory.forget_refusal();
+        }
     }
 
     /// The value of the annotation that asks for a poll, as status echoes it.
@@ -170,13 +180,17 @@ impl ServerTask {
         if spec_changed || new_generation {
             self.acceptance = self.accept();
         }
+        self.forget_older_refusal();
         let moved = old_way != self.acceptance.as_ref().ok().map(Accepted::way);
         if moved || !self.is_polled() {
             // What is still under way was asked of another host or in another way, or must not be asked any more.
             self.round = Round::default();
             self.agents.abandon();
             self.timing.last_models = None;
-            self.memory.forget_refusal();
+            // What bars a host outlives everything but an edit of the spec.
+            if !self.memory.is_barred() {
+                self.memory.forget_refusal();
+            }
         }
         let selected = (spec_changed || labels_changed) && self.select_plugins();
         // Without a poll to come, nothing else would bring the status up to date.
@@ -289,6 +303,9 @@ impl ServerTask {
         if self.round.is_running() {
             return;
         }
+        if !self.is_polled() {
+            return;
+        }
         let Ok(accepted) = &self.acceptance else { return };
         let request = self.request();
         let requested = request.is_some();
@@ -305,7 +322,9 @@ impl ServerTask {
         if requested {
             self.timing.last_requested = Some(now);
         }
-        let target = host_target(&self.owner, accepted, &self.memory, with_models);
+        let models_first = with_models && self.timing.models_missed;
+        self.timing.turn = Turn { with_models, models_first };
+        let target = host_target(&self.owner, accepted, &self.memory, self.timing.turn);
         let credentials = accepted.credentials.clone();
         self.agents.start(&self.context, accepted, &self.current.spec, &self.selected, &self.memory);
         self.round.start(&self.context, credentials, target, Asked { request, extra });
@@ -317,8 +336,9 @@ impl ServerTask {
             HostOutcome::Skipped => self.context.metrics.poll_skipped(),
             HostOutcome::Online(_) => {}
         }
-        if !matches!(outcome, HostOutcome::Online(_)) {
-            // It was not asked for its models, so it is when it is back.
+        self.timing.models_missed = self.timing.turn.was_missed(&outcome);
+        if !matches!(outcome, HostOutcome::Online(_)) || self.timing.models_missed {
+            // It was not asked for its models, so it is at the next poll, or when it is back.
             self.timing.last_models = None;
         }
         self.round.host_answered(outcome, Instant::now() + AGENT_GRACE);
@@ -337,6 +357,11 @@ impl ServerTask {
                 self.timing.last_poll = Some(Timestamp::now());
             }
             self.assess(observation, answered);
+            if !self.is_polled() {
+                // The answer has shown that asking costs money.
+                self.agents.abandon();
+                self.plan_slot();
+            }
             if self.request().is_some() {
                 self.ask_at_once();
             } else if self.memory.lacks_credentials() {

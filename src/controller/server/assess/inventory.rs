@@ -7,6 +7,7 @@ use super::{
 use crate::{
     api::{
         OllamaServerStatus,
+        ollama_server::BackendType,
         quantity::Quantity,
         server_status::{LOADED_MODELS_MAX, LoadedModel, MODELS_BYTES_MAX, Model},
     },
@@ -57,13 +58,26 @@ impl Misses {
     }
 }
 
-/// Takes over what the host said. What it did not say stays as it was known.
+/// Takes over what the host said. What it did not say stays as it was known; of what it says that it cannot tell, nothing
+/// stays, and that is no news.
 pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Transition>) {
     let Memory { status, misses, .. } = memory;
     count(&mut misses.version, &report.version, status.version.is_some());
     count(&mut misses.models, &report.models, status.models.is_some());
     count(&mut misses.loaded, &report.loaded, status.loaded_models.is_some());
     let status = memory.status_mut();
+    // Only Ollama's lists have sizes; those of others are unknown, also while they are empty.
+    let has_sizes = status.observed_backend.as_deref() == Some(BackendType::Ollama.as_str());
+    if report.version == Part::Unknown {
+        status.version = None;
+    }
+    if report.loaded == Part::Unknown {
+        (status.loaded_models, status.loaded_count, status.vram_used) = (None, None, None);
+    }
+    if report.models == Part::Unknown {
+        (status.models, status.model_count, status.model_size) = (None, None, None);
+        status.models_omitted = None;
+    }
     if let Part::Known(version) = report.version {
         if let Some(from) = status.version.take().filter(|from| *from != version) {
             transitions.push(Transition::VersionChanged { from, to: version.clone() });
@@ -88,7 +102,7 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
             differ(&old, &new, transitions, Transition::ModelLoaded, Transition::ModelUnloaded);
         }
         status.loaded_count = all;
-        status.vram_used = total(seen.iter().map(|model| model.vram));
+        status.vram_used = total(seen.iter().map(|model| model.vram), has_sizes);
         status.loaded_models = Some(listed);
     }
     if let Part::Known(seen) = report.models {
@@ -102,7 +116,7 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
             differ(&old, &new, transitions, Transition::ModelAdded, Transition::ModelRemoved);
         }
         status.model_count = i32::try_from(seen.len()).ok();
-        status.model_size = total(seen.iter().map(|model| model.size));
+        status.model_size = total(seen.iter().map(|model| model.size), has_sizes);
         status.models_omitted = i32::try_from(omitted).ok().filter(|omitted| *omitted > 0);
         // The same list is not kept twice.
         if status.models.as_deref() != Some(&listed) {
@@ -116,7 +130,7 @@ fn count<T>(misses: &mut u32, part: &Part<T>, was_there: bool) {
     match part {
         Part::Missing if was_there => *misses = misses.saturating_add(1),
         Part::Failed(_) => *misses = misses.saturating_add(1),
-        Part::Known(_) | Part::Missing => *misses = 0,
+        Part::Known(_) | Part::Missing | Part::Unknown => *misses = 0,
         Part::NotAsked => {}
     }
 }
@@ -152,15 +166,15 @@ fn differ(
     }
 }
 
-/// The sum of the known sizes; unknown when there are models and none has a known size.
-fn total(sizes: impl Iterator<Item = Option<u64>>) -> Option<Quantity> {
+/// The sum of the known sizes; unknown when there are models and none has a known size, or where sizes are never told.
+fn total(sizes: impl Iterator<Item = Option<u64>>, has_sizes: bool) -> Option<Quantity> {
     let (mut any, mut known, mut sum) = (false, false, 0u64);
     for size in sizes {
         any = true;
         known |= size.is_some();
         sum = sum.saturating_add(size.unwrap_or_default());
     }
-    (known || !any).then(|| Quantity::from_bytes_mi(sum))
+    (known || (!any && has_sizes)).then(|| Quantity::from_bytes_mi(sum))
 }
 
 /// Lets the list of models give way to what agents have said since it was made, and to `more` bytes of conditions.
@@ -273,9 +287,10 @@ mod tests {
 
     #[test]
     fn unknown_sizes_are_not_zero() {
-        assert_eq!(total([None, None].into_iter()), None);
-        assert_eq!(total([].into_iter()), Some(Quantity("0Mi".into())));
-        assert_eq!(total([None, Some(1)].into_iter()), Some(Quantity("1Mi".into())));
+        assert_eq!(total([None, None].into_iter(), true), None);
+        assert_eq!(total([].into_iter(), true), Some(Quantity("0Mi".into())));
+        assert_eq!(total([].into_iter(), false), None);
+        assert_eq!(total([None, Some(1)].into_iter(), true), Some(Quantity("1Mi".into())));
     }
 
     #[test]

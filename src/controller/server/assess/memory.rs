@@ -74,6 +74,16 @@ impl Memory {
         matches!(self.refused, Some(Failure::NoCredential(_)))
     }
 
+    /// Whether the host must not be asked before its spec is edited: asking costs money.
+    pub fn is_barred(&self) -> bool {
+        self.refused.is_some_and(Failure::bars)
+    }
+
+    /// Whether the host has shown a list of models, so that it is known to speak its backend's API.
+    pub fn has_lists(&self) -> bool {
+        self.status.models.is_some() || self.status.loaded_models.is_some()
+    }
+
     /// The host is about to be asked in another way: what was refused was the old one.
     pub fn forget_refusal(&mut self) {
         self.refused = None;

@@ -46,7 +46,7 @@ impl Reach {
             return Self::default();
         };
         let failures = status.consecutive_failures.and_then(|count| u32::try_from(count).ok()).unwrap_or(0);
-        let class = Failure::from_reason(&reachable.reason);
+        let class = Failure::from_report(&reachable.reason, Some(&reachable.message));
         match (Truth::parse(&reachable.status), reachable.reason.as_str()) {
             (verdict @ Truth::True, "ProbeFailing") => {
                 let first =
