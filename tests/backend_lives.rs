@@ -5,15 +5,15 @@ use crate::support::{
     Board, PATIENCE, Scene, binaries, condition, eventually, full, holds_for, metric_value,
     objects::{has_condition, server_with},
     servers::{
-        self, Counts, FakeServer, LITELLM, LLAMA_SWAP, LM_STUDIO, Life, Memory, ONLINE, OPEN_WEBUI, Program,
-        Setting, Stage,
+        self, Counts, FakeServer, Known, LITELLM, LLAMA_SWAP, LM_STUDIO, Life, Memory, ONLINE, OPEN_WEBUI,
+        Program, Setting, Stage,
     },
     status_of,
 };
 use futures::{FutureExt as _, future::join_all};
 use ollama_fleet_operator::api::OllamaServer;
 use serde_json::json;
-use std::{fs, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fs, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 /// Nothing was computed, loaded, woken or kept awake for a poll.
 const FREE: Counts = Counts { inferences: 0, loads: 0, wakes: 0, kept_awake: 0 };
@@ -29,8 +29,12 @@ struct Subject {
 }
 
 impl Subject {
-    async fn register(scene: &Arc<Scene>, board: &Arc<Board>, program: Program, number: usize) -> Self {
-        let setting = program.settings[number];
+    async fn register(
+        scene: &Arc<Scene>,
+        board: &Arc<Board>,
+        program: Program,
+        (number, setting): (usize, &Setting),
+    ) -> Self {
         let name = format!("{}-{number}", program.name);
         let fake = FakeServer::new(&program).await;
         let mut spec = json!({"backendType": setting.backend_type});
@@ -39,7 +43,7 @@ impl Subject {
         }
         scene.apply(&server_with(&name, fake.address.to_string(), spec)).await;
         let (scene, board) = (Arc::clone(scene), Arc::clone(board));
-        Self { scene, board, program, setting, name, fake }
+        Self { scene, board, program, setting: *setting, name, fake }
     }
 
     /// Goes on to a state of its life, and waits until the status is as it must be then.
@@ -118,8 +122,8 @@ fn as_it_must_be(server: &OllamaServer, setting: &Setting, stage: &Stage) -> Res
 async fn everything(scene: &Arc<Scene>, board: &Arc<Board>) -> Vec<Subject> {
     let mut subjects = Vec::new();
     for program in servers::all() {
-        for number in 0..program.settings.len() {
-            subjects.push(Subject::register(scene, board, program, number).await);
+        for setting in program.all_settings().enumerate() {
+            subjects.push(Subject::register(scene, board, program, setting).await);
         }
     }
     subjects
@@ -231,24 +235,55 @@ async fn what_looks_like_an_ollama_is_none() {
     }
 }
 
-/// Every setting that is tested here is one that `docs/backends.md` documents in the row of that program, with the
-/// version of the fake.
+/// One row of the table: the server, its backendType, and a healthPath that it may have.
+type Documented = (String, String, Option<String>);
+
+/// What stands between backticks.
+fn code(cell: &str) -> Vec<String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// The rows of the table under "What to write"; one for each healthPath to choose from.
+fn documented(page: &str) -> BTreeSet<Documented> {
+    let section = page.split("\n## ").find(|section| section.starts_with("What to write")).unwrap();
+    let rows = section.lines().filter(|line| line.starts_with("| ["));
+    rows.flat_map(|row| {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let [server, backend, _, health, _] = cells[..] else { panic!("not five cells: {row}") };
+        let (name, rest) = server.strip_prefix('[').and_then(|server| server.split_once(']')).unwrap();
+        let title = format!("{name}{}", rest.split_once(')').unwrap().1);
+        let backend = code(backend).remove(0);
+        // What follows is what must not be written.
+        let paths = code(health.split("never").next().unwrap_or_default());
+        let paths = if paths.is_empty() { vec![None] } else { paths.into_iter().map(Some).collect() };
+        paths.into_iter().map(move |path| (title.clone(), backend.clone(), path)).collect::<Vec<_>>()
+    })
+    .collect()
+}
+
+/// The settings that are tested here are those of the table in `docs/backends.md`, no more and no fewer, and the page
+/// names the version of each fake, and whether the program was run.
 #[test]
 fn the_settings_are_those_of_the_documentation() {
     let page = fs::read_to_string(binaries::repository().join("docs/backends.md")).unwrap();
-    let mut missing = Vec::new();
-    for program in servers::all() {
-        for setting in program.settings {
-            let mut words = vec![program.title.to_owned(), format!("`{}`", setting.backend_type)];
-            words.extend(setting.health_path.map(|path| format!("`{path}`")));
-            let row = |line: &&str| line.starts_with('|') && words.iter().all(|word| line.contains(word));
-            if !page.lines().any(|line| row(&line)) {
-                missing.push(words.join(" "));
-            }
-        }
-        if !page.lines().any(|line| line.contains(program.title) && line.contains(program.version)) {
-            missing.push(format!("{} {}", program.title, program.version));
-        }
+    let of = |program: &Program| {
+        let title = program.title.to_owned();
+        program.settings.iter().map(move |setting| {
+            (title.clone(), setting.backend_type.to_owned(), setting.health_path.map(str::to_owned))
+        })
+    };
+    let tested: BTreeSet<Documented> = servers::all().iter().flat_map(of).collect();
+    assert_eq!(tested, documented(&page));
+
+    for Program { title, version, known, .. } in servers::all() {
+        let name = title.split(',').next().unwrap();
+        let about = |section: &&str| section.lines().next().is_some_and(|heading| heading.contains(name));
+        let section = page.split("\n### ").skip(1).find(about).unwrap_or_default();
+        assert!(section.contains(version), "{title}: no {version} in {section}");
+        let how: &[&str] = match known {
+            Known::Run => &["*Run*", "*Seen before*"],
+            Known::Read => &["*Read*"],
+        };
+        assert!(how.iter().any(|how| section.contains(how)), "{title} is {known:?}: {section}");
     }
-    assert!(missing.is_empty(), "no row of docs/backends.md has {missing:#?}");
 }

@@ -43,6 +43,7 @@ pub const OLLAMA: Program = Program {
         other("/", UP, answer(200, TEXT, "Ollama is running")),
     ],
     otherwise: OLLAMA_404,
+    others: &[],
     settings: &[Setting {
         backend_type: "Ollama",
         health_path: None,
@@ -62,6 +63,7 @@ const OLLAMA_OLD: Program = Program {
         json("/api/ps", &[Serving], 200, OLLAMA_PS),
         json("/api/ps", UP, 200, NOTHING),
     ],
+    others: &[],
     settings: &[Setting {
         backend_type: "Ollama",
         health_path: None,
@@ -89,10 +91,11 @@ const LM_STUDIO_LIST: &str = r#"{"data":[{"id":"qwen3-8b","object":"model","owne
 pub const LM_STUDIO: Program = Program {
     name: "lm-studio",
     title: "LM Studio",
-    version: "0.3",
+    version: "0.4",
     known: Known::Read,
     rows: &[json("/v1/models", UP, 200, LM_STUDIO_LIST)],
     otherwise: answer(200, JSON, r#"{"error":"Unexpected endpoint or method. (GET). Returning 200 anyway"}"#),
+    others: &[],
     settings: &[Setting {
         backend_type: "VLLM",
         health_path: None,
@@ -106,7 +109,7 @@ pub const LM_STUDIO: Program = Program {
 pub const LOCALAI: Program = Program {
     name: "localai",
     title: "LocalAI",
-    version: "4.9.0",
+    version: "v4.9.0",
     known: Known::Read,
     rows: &[
         json("/v1/models", UP, 200, r#"{"object":"list","data":[{"id":"qwen3-8b","object":"model"}]}"#),
@@ -117,6 +120,7 @@ pub const LOCALAI: Program = Program {
         json("/api/ps", &[Unloaded], 200, r#"{"models":null}"#),
     ],
     otherwise: answer(404, JSON, r#"{"error":{"code":404,"message":"Resource not found","type":""}}"#),
+    others: &[],
     settings: &[Setting {
         backend_type: "VLLM",
         health_path: Some("/readyz"),
@@ -141,7 +145,7 @@ const LEMONADE_LIST: &str = r#"{"object":"list","data":[{"id":"Qwen3-8B-GGUF","o
 const LEMONADE: Program = Program {
     name: "lemonade",
     title: "Lemonade",
-    version: "11.7.0",
+    version: "v11.7.0",
     known: Known::Read,
     rows: &[
         json("/v1/models", UP, 200, LEMONADE_LIST),
@@ -156,20 +160,12 @@ const LEMONADE: Program = Program {
         json("/api/version", UP, 200, r#"{"version":"0.16.1"}"#),
     ],
     otherwise: answer(200, HTML, "<!doctype html><html><head><title>Lemonade</title></head></html>"),
-    settings: &[
-        Setting {
-            backend_type: "VLLM",
-            health_path: None,
-            models: Some(1),
-            version: None,
-            stages: ON_DEMAND,
-        },
-        Setting {
-            backend_type: "VLLM",
-            health_path: Some("/live"),
-            models: Some(1),
-            version: None,
-            stages: ON_DEMAND,
-        },
-    ],
+    others: &[],
+    settings: &[Setting {
+        backend_type: "VLLM",
+        health_path: Some("/v1/health"),
+        models: Some(1),
+        version: None,
+        stages: ON_DEMAND,
+    }],
 };

@@ -33,34 +33,27 @@ pub const VLLM: Program = Program {
         other("/metrics", &[Serving, Broken], answer(200, TEXT, "vllm:num_requests_running 0\n")),
     ],
     otherwise: FAST_API_404,
-    settings: &[
-        Setting {
-            backend_type: "VLLM",
-            health_path: None,
-            models: Some(1),
-            version: Some("0.32.0"),
-            stages: &[
-                stage(Down, REFUSED, Memory::Unknown),
-                stage(Serving, ONLINE, Memory::Known(&["Qwen/Qwen3-8B"])),
-                stage(Broken, BUSY, Memory::Unknown),
-                stage(Serving, ONLINE, Memory::Known(&["Qwen/Qwen3-8B"])),
-                stage(Down, REFUSED, Memory::Unknown),
-                stage(Serving, ONLINE, Memory::Known(&["Qwen/Qwen3-8B"])),
-            ],
-        },
-        Setting {
-            backend_type: "Generic",
-            health_path: None,
-            models: None,
-            version: None,
-            stages: &[
-                stage(Down, REFUSED, Memory::Unknown),
-                stage(Serving, ONLINE, Memory::Unknown),
-                stage(Broken, BUSY, Memory::Unknown),
-                stage(Serving, ONLINE, Memory::Unknown),
-            ],
-        },
-    ],
+    others: &[Setting {
+        backend_type: "Generic",
+        health_path: None,
+        models: None,
+        version: None,
+        stages: WITH_HEALTH,
+    }],
+    settings: &[Setting {
+        backend_type: "VLLM",
+        health_path: None,
+        models: Some(1),
+        version: Some("0.32.0"),
+        stages: &[
+            stage(Down, REFUSED, Memory::Unknown),
+            stage(Serving, ONLINE, Memory::Known(&["Qwen/Qwen3-8B"])),
+            stage(Broken, BUSY, Memory::Unknown),
+            stage(Serving, ONLINE, Memory::Known(&["Qwen/Qwen3-8B"])),
+            stage(Down, REFUSED, Memory::Unknown),
+            stage(Serving, ONLINE, Memory::Known(&["Qwen/Qwen3-8B"])),
+        ],
+    }],
 };
 
 const SGLANG_LIST: &str = r#"{"object":"list","data":[{"id":"Qwen/Qwen3-8B","object":"model","created":{now},
@@ -71,7 +64,7 @@ const SGLANG_LIST: &str = r#"{"object":"list","data":[{"id":"Qwen/Qwen3-8B","obj
 pub const SGLANG: Program = Program {
     name: "sglang",
     title: "SGLang",
-    version: "0.5",
+    version: "main branch",
     known: Known::Read,
     rows: &[
         json("/v1/models", &[Loading, Serving, Broken], 200, SGLANG_LIST),
@@ -83,6 +76,7 @@ pub const SGLANG: Program = Program {
         json("/get_server_info", &[Serving], 200, r#"{"version":"0.5"}"#),
     ],
     otherwise: FAST_API_404,
+    others: &[],
     settings: &[Setting {
         backend_type: "VLLM",
         health_path: None,
@@ -123,7 +117,7 @@ const TGI_UNHEALTHY: Answer = answer(503, JSON, r#"{"error":"unhealthy","error_t
 const TGI: Program = Program {
     name: "tgi",
     title: "TGI",
-    version: "3.3.7",
+    version: "v3.3.7",
     known: Known::Read,
     rows: &[
         json("/v1/models", &[Serving, Broken], 200, TGI_LIST),
@@ -134,6 +128,7 @@ const TGI: Program = Program {
         other("/", &[Serving], EMPTY).costs(&[Inference]),
     ],
     otherwise: answer(404, TEXT, ""),
+    others: &[],
     settings: &[Setting {
         backend_type: "VLLM",
         health_path: None,
@@ -148,7 +143,7 @@ const TGI: Program = Program {
 const TEI: Program = Program {
     name: "tei",
     title: "TEI",
-    version: "1.9.3",
+    version: "v1.9.3",
     known: Known::Read,
     rows: &[
         json("/info", &[Serving, Broken], 200, r#"{"model_id":"BAAI/bge-m3","version":"1.9.3"}"#),
@@ -158,6 +153,7 @@ const TEI: Program = Program {
         other("/ping", &[Serving], EMPTY).costs(&[Inference]),
     ],
     otherwise: answer(404, TEXT, ""),
+    others: &[],
     settings: &[Setting {
         backend_type: "Generic",
         health_path: Some("/info"),
@@ -185,6 +181,7 @@ const MLX_LM: Program = Program {
         json("/health", &[Loading, Broken], 503, r#"{"status":"unavailable"}"#),
     ],
     otherwise: answer(404, JSON, "Not Found"),
+    others: &[],
     settings: &[Setting {
         backend_type: "VLLM",
         health_path: Some("/health"),
@@ -199,7 +196,7 @@ const MLX_LM: Program = Program {
 const TABBY_API: Program = Program {
     name: "tabbyapi",
     title: "TabbyAPI",
-    version: "e632af4",
+    version: "main branch of August 2026",
     known: Known::Read,
     rows: &[
         json(
@@ -218,12 +215,19 @@ const TABBY_API: Program = Program {
         ),
     ],
     otherwise: FAST_API_404,
-    settings: &[Setting {
+    others: &[Setting {
         backend_type: "VLLM",
         health_path: Some("/health"),
         models: Some(1),
         version: None,
         stages: WITH_HEALTH,
+    }],
+    settings: &[Setting {
+        backend_type: "VLLM",
+        health_path: None,
+        models: Some(1),
+        version: None,
+        stages: PLAIN,
     }],
 };
 
@@ -231,7 +235,7 @@ const TABBY_API: Program = Program {
 const XINFERENCE: Program = Program {
     name: "xinference",
     title: "Xinference",
-    version: "3.2.0",
+    version: "v3.2.0",
     known: Known::Read,
     rows: &[
         json(
@@ -243,6 +247,7 @@ const XINFERENCE: Program = Program {
         json("/status", &[Serving], 200, r#"{"127.0.0.1:30000":{"cpu":{"usage":0.1}}}"#),
     ],
     otherwise: FAST_API_404,
+    others: &[],
     settings: &[Setting {
         backend_type: "VLLM",
         health_path: None,
@@ -282,6 +287,7 @@ const KOBOLD_CPP: Program = Program {
         ),
     ],
     otherwise: KOBOLD_404,
+    others: &[],
     settings: &[Setting {
         backend_type: "VLLM",
         health_path: None,
@@ -291,18 +297,23 @@ const KOBOLD_CPP: Program = Program {
     }],
 };
 
-/// The list is everything that it knows of, loaded or not. `src/exo/api/main.py`.
+/// The list is everything that it knows of, here or not. `src/exo/api/main.py`.
 const EXO: Program = Program {
     name: "exo",
     title: "exo",
-    version: "1.0.71",
+    version: "0.3.70",
     known: Known::Read,
-    rows: &[EXO_LIST],
+    rows: &[
+        EXO_LIST,
+        json("/node_id", UP, 200, r#""12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo""#),
+        json("/ollama/api/version", UP, 200, r#"{"version":"1.0.0"}"#),
+    ],
     otherwise: FAST_API_404,
+    others: &[],
     settings: &[Setting {
-        backend_type: "VLLM",
-        health_path: None,
-        models: Some(1),
+        backend_type: "Generic",
+        health_path: Some("/node_id"),
+        models: None,
         version: None,
         stages: PLAIN,
     }],

@@ -46,26 +46,28 @@ pub const LITELLM: Program = Program {
         json("/health", &[Broken], 200, LITELLM_SICK).costs(&[Inference, Inference]),
     ],
     otherwise: answer(404, JSON, r#"{"detail":"Not Found"}"#),
-    settings: &[
+    others: &[
         Setting { backend_type: "VLLM", health_path: None, models: Some(2), version: None, stages: GATEWAY },
         Setting {
-            backend_type: "VLLM",
+            backend_type: "Generic",
             health_path: Some("/health/liveliness"),
+            models: None,
+            version: None,
+            stages: GATEWAY,
+        },
+    ],
+    settings: &[
+        Setting {
+            backend_type: "VLLM",
+            health_path: Some("/health/readiness"),
             models: Some(2),
             version: None,
             stages: GATEWAY,
         },
         Setting {
-            backend_type: "Generic",
+            backend_type: "VLLM",
             health_path: Some("/health/liveliness"),
-            models: None,
-            version: None,
-            stages: GATEWAY,
-        },
-        Setting {
-            backend_type: "Generic",
-            health_path: Some("/health/readiness"),
-            models: None,
+            models: Some(2),
             version: None,
             stages: GATEWAY,
         },
@@ -88,6 +90,7 @@ pub const OPEN_WEBUI: Program = Program {
         json("/api/models", UP, 401, r#"{"detail":"Not authenticated"}"#),
     ],
     otherwise: answer(200, HTML, PAGE),
+    others: &[],
     settings: &[Setting {
         backend_type: "Generic",
         health_path: None,
@@ -100,9 +103,9 @@ pub const OPEN_WEBUI: Program = Program {
 /// Its own health is under `/internal/`; lists are under the prefixes of its providers. Nothing asks a model.
 const OLLA: Program = Program {
     name: "olla",
-    title: "olla",
+    title: "Olla",
     version: "0.0.28",
-    known: Known::Run,
+    known: Known::Read,
     rows: &[
         json("/internal/health", UP, 200, r#"{"status":"healthy"}"#),
         json(
@@ -114,6 +117,7 @@ const OLLA: Program = Program {
         other("/version", UP, answer(200, JSON, r#"{"name":"Olla","version":"v0.0.28"}"#)),
     ],
     otherwise: answer(404, TEXT, "404 page not found\n"),
+    others: &[],
     settings: &[Setting {
         backend_type: "Generic",
         health_path: Some("/internal/health"),

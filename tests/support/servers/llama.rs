@@ -49,7 +49,7 @@ const PROPS_ASLEEP: &str = r#"{"default_generation_settings":{"n_ctx":40960},"to
 /// Started with one model, `--metrics` and `--sleep-idle-seconds`. Everything is 503 while it loads.
 pub const LLAMA_SERVER: Program = Program {
     name: "llama-server",
-    title: "llama-server",
+    title: "llama-server, one model",
     version: "b10434",
     known: Known::Run,
     rows: &[
@@ -69,37 +69,35 @@ pub const LLAMA_SERVER: Program = Program {
         other("/", AWAKE, answer(415, TEXT, "Error: gzip is not supported by this browser")),
     ],
     otherwise: NOT_FOUND,
-    settings: &[
-        Setting {
-            backend_type: "VLLM",
-            health_path: None,
-            models: Some(1),
-            version: None,
-            stages: &[
-                stage(Down, REFUSED, Memory::Unknown),
-                stage(Loading, BUSY, Memory::Unknown),
-                stage(Serving, ONLINE, Memory::Known(&[MODEL])),
-                stage(Sleeping, ONLINE, Memory::Known(&[])),
-                stage(Serving, ONLINE, Memory::Known(&[MODEL])),
-                stage(Down, REFUSED, Memory::Unknown),
-                stage(Serving, ONLINE, Memory::Known(&[MODEL])),
-            ],
-        },
-        Setting {
-            backend_type: "Generic",
-            health_path: None,
-            models: None,
-            version: None,
-            stages: &[
-                stage(Down, REFUSED, Memory::Unknown),
-                stage(Loading, BUSY, Memory::Unknown),
-                stage(Serving, ONLINE, Memory::Unknown),
-                stage(Sleeping, ONLINE, Memory::Unknown),
-                stage(Down, REFUSED, Memory::Unknown),
-                stage(Serving, ONLINE, Memory::Unknown),
-            ],
-        },
-    ],
+    others: &[Setting {
+        backend_type: "Generic",
+        health_path: None,
+        models: None,
+        version: None,
+        stages: &[
+            stage(Down, REFUSED, Memory::Unknown),
+            stage(Loading, BUSY, Memory::Unknown),
+            stage(Serving, ONLINE, Memory::Unknown),
+            stage(Sleeping, ONLINE, Memory::Unknown),
+            stage(Down, REFUSED, Memory::Unknown),
+            stage(Serving, ONLINE, Memory::Unknown),
+        ],
+    }],
+    settings: &[Setting {
+        backend_type: "VLLM",
+        health_path: None,
+        models: Some(1),
+        version: None,
+        stages: &[
+            stage(Down, REFUSED, Memory::Unknown),
+            stage(Loading, BUSY, Memory::Unknown),
+            stage(Serving, ONLINE, Memory::Known(&[MODEL])),
+            stage(Sleeping, ONLINE, Memory::Known(&[])),
+            stage(Serving, ONLINE, Memory::Known(&[MODEL])),
+            stage(Down, REFUSED, Memory::Unknown),
+            stage(Serving, ONLINE, Memory::Known(&[MODEL])),
+        ],
+    }],
 };
 
 /// What the router says of a child, with the other of its two models on disk only.
@@ -138,7 +136,7 @@ const AT_REST: &[Life] = &[Unloaded, Broken];
 /// Started without a model. What names a model is handed to its process, which is started for it.
 pub const LLAMA_ROUTER: Program = Program {
     name: "llama-router",
-    title: "llama-server",
+    title: "llama-server, router",
     version: "b10434",
     known: Known::Run,
     rows: &[
@@ -162,6 +160,7 @@ pub const LLAMA_ROUTER: Program = Program {
         other("/slots", UP, NO_NAME),
     ],
     otherwise: NOT_FOUND,
+    others: &[],
     settings: &[Setting {
         backend_type: "VLLM",
         health_path: None,
@@ -207,6 +206,7 @@ pub const LLAMA_SWAP: Program = Program {
         other("/ui", UP, answer(200, HTML, "<!doctype html><title>llama-swap</title>")),
     ],
     otherwise: answer(404, TEXT, "404 page not found\n"),
+    others: &[],
     settings: &[Setting {
         backend_type: "VLLM",
         health_path: None,

@@ -52,7 +52,7 @@ pub enum Cost {
 pub enum Known {
     /// The program was run, and its answers were recorded.
     Run,
-    /// Its source, or its documentation, was read.
+    /// Only its source, or its documentation, was read.
     Read,
 }
 
@@ -106,13 +106,23 @@ pub struct Setting {
 pub struct Program {
     /// A label for objects and messages.
     pub name: &'static str,
-    /// As `docs/backends.md` calls it.
+    /// As the table in `docs/backends.md` calls it.
     pub title: &'static str,
+    /// As the section about it there has it.
     pub version: &'static str,
     pub known: Known,
     pub rows: &'static [Row],
     pub otherwise: Answer,
+    /// The settings of the table in `docs/backends.md`, all of them.
     pub settings: &'static [Setting],
+    /// Settings that the page allows elsewhere, or that people have all the same.
+    pub others: &'static [Setting],
+}
+
+impl Program {
+    pub fn all_settings(&self) -> impl Iterator<Item = &'static Setting> + use<> {
+        self.settings.iter().chain(self.others)
+    }
 }
 
 impl Setting {
