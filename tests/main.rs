@@ -13,6 +13,7 @@ mod apiserver_watches;
 mod apiserver_writes;
 mod backend_lives;
 mod backend_sleep;
+mod backends;
 mod bad_objects;
 mod chart;
 mod chart_rights;

@@ -329,7 +329,8 @@ async fn a_vllm_server_serves_its_models() {
     assert_eq!((&in_memory[0].vram, &in_memory[0].processor), (&None, &None));
     assert_eq!((status.model_size, status.vram_used), (None, None));
     let requests = scene.fleet.host_stats(0).await.requests;
-    assert!(requests.keys().all(|path| path == "/health" || path == "/v1/models"), "{requests:?}");
+    assert_eq!(requests.keys().collect::<Vec<_>>(), ["/health", "/v1/models", "/version"], "{requests:?}");
+    assert_eq!(status.version.as_deref(), Some("0.24.0"), "its own, of /version");
     scene.fleet.action("0", "die").await;
     scene.until("a", "Ready", "False", "ConnectionRefused").await;
     scene.until_told("a", &["ServerOffline"]).await;

@@ -17,7 +17,8 @@ use tokio::{
 
 /// Three polls a second apart, the deadline and a second, three times over for a busy machine.
 const VERDICT: Duration = Duration::from_millis(3 * 4800);
-const VERSION: &str = r#"{"version":"0.24.0"}"#;
+/// An answer of Ollama's API whatever was asked: a version beside a list of models.
+const VERSION: &str = r#"{"version":"0.24.0","models":[]}"#;
 
 /// What a server sends to whoever has asked for something.
 enum Answer {

@@ -20,8 +20,8 @@ pub enum Health {
 }
 
 /// Asks the health path of the spec, or the default one.
-pub async fn ask(ask: &Ask<'_>, last: bool) -> Result<Health, Failure> {
-    let path = ask.target.health_path.as_deref().unwrap_or(DEFAULT_PATH);
+pub(super) async fn ask(ask: &Ask<'_>, last: bool) -> Result<Health, Failure> {
+    let path = ask.manner.health_path.as_deref().unwrap_or(DEFAULT_PATH);
     let answer = ask.get_health(path, last).await?;
     judge(answer.status, &answer.body)
 }

@@ -71,36 +71,49 @@ pub struct HostTarget {
     /// Bounds everything from the name lookup to the last byte.
     pub timeout: Duration,
     pub lane: Lane,
-    /// The path that tells of the server's health, if the spec names one; only for backends that are asked for it.
-    pub health_path: Option<Arc<str>>,
     /// Whether the list of models on disk is due.
     pub with_models: bool,
-    /// It was due last time as well, and what is asked before it took all the time.
+}
+
+/// What is known of a host that decides what it is asked, and in which order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Manner {
+    /// The path that tells of the server's health, if the spec names one; only for backends that are asked for it.
+    pub health_path: Option<Arc<str>>,
+    /// The list of models was due last time as well, and what is asked before it took all the time.
     pub models_first: bool,
-    /// Whether this host has shown a list of models before, so that it is known to speak its backend's API.
+    /// This host has shown a list of models before, so that it is known to speak its backend's API.
     pub proven: bool,
 }
 
-impl Question for HostTarget {
+/// A host that is asked in some manner.
+struct HostQuestion<'a> {
+    target: &'a HostTarget,
+    manner: &'a Manner,
+}
+
+impl Question for HostQuestion<'_> {
     type Answer = HostReport;
 
     fn visit(&self) -> Visit<'_> {
         // Ollama is asked one thing at a time; the agent of another backend, at the port of that backend, may be read
         // beside it.
-        let asker = match self.backend {
-            BackendType::Ollama => Asker::alone(&self.owner),
-            _ => Asker::beside_its_own(&self.owner),
+        let HostTarget { owner, endpoint, tls, .. } = self.target;
+        let asker = match self.target.backend {
+            BackendType::Ollama => Asker::alone(owner),
+            _ => Asker::beside_its_own(owner),
         };
-        Visit { endpoint: &self.endpoint, owner: &self.owner, asker, tls: &self.tls, time: self.timeout }
+        Visit { endpoint, owner, asker, tls, time: self.target.timeout }
     }
 
     async fn slot(&self, limits: &Limits) -> Option<Slot> {
-        limits.host_slot(self.lane, &self.owner.namespace).await
+        limits.host_slot(self.target.lane, &self.target.owner.namespace).await
     }
 
     async fn ask(&self, prober: &Prober, route: &Route, deadline: Instant) -> Result<HostReport, Failure> {
-        let ask = Ask { prober, target: self, route, deadline, answered: AtomicBool::new(false) };
-        match self.backend {
+        let (target, manner) = (self.target, self.manner);
+        let ask = Ask { prober, target, manner, route, deadline, answered: AtomicBool::new(false) };
+        match target.backend {
             BackendType::Ollama => ollama::poll(&ask).await,
             BackendType::Vllm => openai::poll(&ask).await,
             // A provider plugin is asked elsewhere; until it exists such a server is not accepted.
@@ -150,9 +163,14 @@ impl Prober {
         self.policy.changes()
     }
 
-    /// Polls one host. Waiting for a slot and for the turn does not count against the host's deadline.
+    /// Polls a host of which nothing is known.
     pub async fn host(&self, target: &HostTarget) -> HostOutcome {
-        match self.visit(target).await {
+        self.host_in(target, &Manner::default()).await
+    }
+
+    /// Polls one host. Waiting for a slot and for the turn does not count against the host's deadline.
+    pub async fn host_in(&self, target: &HostTarget, manner: &Manner) -> HostOutcome {
+        match self.visit(&HostQuestion { target, manner }).await {
             None => HostOutcome::Skipped,
             Some(Ok(report)) => HostOutcome::Online(report),
             Some(Err(failure @ Failure::TooManyOpenFiles)) => {
@@ -168,6 +186,7 @@ impl Prober {
 struct Ask<'a> {
     prober: &'a Prober,
     target: &'a HostTarget,
+    manner: &'a Manner,
     route: &'a Route,
     deadline: Instant,
     /// The host has answered before, and may have kept the connection.

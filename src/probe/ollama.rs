@@ -20,7 +20,7 @@ pub async fn poll(ask: &Ask<'_>) -> Result<HostReport, Failure> {
     }
     let with_models = ask.target.with_models;
     let has_version = version.known().is_some();
-    let (mut models, loaded) = if with_models && ask.target.models_first && has_version {
+    let (mut models, loaded) = if with_models && ask.manner.models_first && has_version {
         let models = tags(ask, false).await;
         (models, ps(ask, true).await)
     } else {
@@ -28,11 +28,11 @@ pub async fn poll(ask: &Ask<'_>) -> Result<HostReport, Failure> {
         let goes_on = with_models && (has_version || loaded.known().is_some());
         (if goes_on { tags(ask, true).await } else { Part::NotAsked }, loaded)
     };
-    let mut verdict = judge(&version, &loaded, &models, ask.target.proven);
+    let mut verdict = judge(&version, &loaded, &models, ask.manner.proven);
     if verdict.is_err() && models == Part::NotAsked && has_version {
         // The list of models is asked for before its time only if nothing else shows that this is Ollama.
         models = tags(ask, true).await;
-        verdict = judge(&version, &loaded, &models, ask.target.proven);
+        verdict = judge(&version, &loaded, &models, ask.manner.proven);
     }
     match verdict {
         Ok(()) => Ok(HostReport { version, models, loaded }),
@@ -120,19 +120,25 @@ async fn why(ask: &Ask<'_>, version: &Part<String>, loaded: &Part<Vec<LoadedSeen
     if let Some(failure) = loaded.failure().filter(|failure| ends_the_poll(*failure)) {
         return failure;
     }
-    // A page, or another API's answer, needs no more words.
-    if version.failure() == Some(Failure::NotOllama) {
+    let is_foreign = version.failure() == Some(Failure::NotOllama);
+    // Pages, or another API's answers, need no more words.
+    if is_foreign && matches!(loaded, Part::Missing | Part::Failed(Failure::NotOllama)) {
         return Failure::NotOllama;
     }
+    // Where one of them is Ollama's, the other is a broken answer of it.
+    let broken = || match version.failure().or(loaded.failure()) {
+        Some(Failure::NotOllama) => Some(Failure::InvalidResponse),
+        failure => failure,
+    };
     match ask.get_small("/", true).await {
         // It is Ollama, so what failed is its API.
         Ok(answer) if answer.body.starts_with(b"Ollama is running") => {
-            version.failure().or(loaded.failure()).unwrap_or(Failure::InvalidResponse)
+            broken().unwrap_or(Failure::InvalidResponse)
         }
         // Neither endpoint exists and the greeting is another's.
         Ok(_) if *version == Part::Missing => Failure::NotOllama,
-        Ok(_) => version.failure().or(loaded.failure()).unwrap_or(Failure::NotOllama),
-        Err(failure) => version.failure().unwrap_or(failure),
+        Ok(_) => broken().unwrap_or(Failure::NotOllama),
+        Err(failure) => broken().unwrap_or(failure),
     }
 }
 

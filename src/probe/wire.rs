@@ -73,7 +73,8 @@ fn is_foreign(body: &[u8], key: &str) -> bool {
     // Whole JSON, and no object with the key.
     match serde_json::from_slice::<Keys>(body) {
         Ok(keys) => !keys.0.iter().any(|known| known == key),
-        Err(_) => serde_json::from_slice::<IgnoredAny>(body).is_ok(),
+        // A bare null is nobody's API.
+        Err(_) => body.trim_ascii() != b"null" && serde_json::from_slice::<IgnoredAny>(body).is_ok(),
     }
 }
 

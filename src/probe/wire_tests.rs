@@ -14,9 +14,15 @@ fn at(text: &str) -> Timestamp {
 #[case::unknown_fields(br#"{"version":"0.24.0","gpus":[{}]}"#, Ok("0.24.0"))]
 #[case::escapes_are_dropped(b"{\"version\":\"0.24.0\\u001b[2J\"}", Ok("0.24.0[2J"))]
 #[case::wrong_type(br#"{"version":24}"#, Err(Failure::InvalidResponse))]
-#[case::missing(b"{}", Err(Failure::InvalidResponse))]
+// LM Studio 0.4.17 says this under a 200, and some other API that.
+#[case::an_error(
+    br#"{"error":"Unexpected endpoint or method. (GET /api/version)"}"#,
+    Err(Failure::NotOllama)
+)]
+#[case::missing(b"{}", Err(Failure::NotOllama))]
+#[case::null(b"null", Err(Failure::InvalidResponse))]
 #[case::blank(br#"{"version":" "}"#, Err(Failure::InvalidResponse))]
-#[case::html(b"<html>login</html>", Err(Failure::InvalidResponse))]
+#[case::html(b"<html>login</html>", Err(Failure::NotOllama))]
 #[case::empty(b"", Err(Failure::InvalidResponse))]
 #[case::truncated(br#"{"version":"0.2"#, Err(Failure::InvalidResponse))]
 fn versions(#[case] body: &[u8], #[case] expected: Result<&str, Failure>) {
@@ -26,7 +32,10 @@ fn versions(#[case] body: &[u8], #[case] expected: Result<&str, Failure>) {
 #[rstest]
 #[case::null_is_an_empty_list(br#"{"models":null}"#, Ok(0))]
 #[case::empty(br#"{"models":[]}"#, Ok(0))]
-#[case::missing_key(b"{}", Err(Failure::InvalidResponse))]
+#[case::missing_key(b"{}", Err(Failure::NotOllama))]
+#[case::a_bare_list(b"[]", Err(Failure::NotOllama))]
+// Open WebUI 0.12.4 at /api/ps.
+#[case::a_page(b"\n<!doctype html>", Err(Failure::NotOllama))]
 #[case::an_object_for_a_list(br#"{"models":{}}"#, Err(Failure::InvalidResponse))]
 #[case::an_entry_without_a_name(br#"{"models":[{"size":1}]}"#, Err(Failure::InvalidResponse))]
 #[case::an_entry_that_is_no_object(br#"{"models":[1]}"#, Err(Failure::InvalidResponse))]
@@ -106,15 +115,6 @@ fn expiry_is_judged_by_the_hosts_own_clock(
     assert_eq!(ps(body.as_bytes(), now.map(at)).unwrap()[0].expires, expected);
 }
 
-#[rstest]
-#[case::names(br#"{"object":"list","data":[{"id":"m2"},{"id":"m1"}]}"#, Ok(2))]
-#[case::null_when_empty(br#"{"object":"list","data":null}"#, Ok(0))]
-#[case::no_data(b"{}", Err(Failure::InvalidResponse))]
-#[case::no_id(br#"{"data":[{}]}"#, Err(Failure::InvalidResponse))]
-fn openai_lists(#[case] body: &[u8], #[case] count: Result<usize, Failure>) {
-    assert_eq!(openai_models(body).map(|names| names.len()), count);
-}
-
 #[test]
 fn a_list_beyond_the_bound_is_refused_whole() {
     let entries = vec![r#"{"name":"x"}"#; MODELS_MAX + 1].join(",");
@@ -130,7 +130,8 @@ fn deep_nesting_is_an_error_not_a_crash() {
 proptest! {
     #[test]
     fn no_bytes_make_a_parser_panic(body in proptest::collection::vec(any::<u8>(), 0..512)) {
-        let _ = (version(&body), tags(&body), ps(&body, None), openai_models(&body));
+        let _ = (version(&body), tags(&body), ps(&body, None), super::super::openai_wire::models(&body));
+        let _ = (super::super::openai_wire::sleeps(&body), super::super::health::judge(200, &body));
     }
 
     #[test]

@@ -84,7 +84,7 @@ async fn odd_json_is_refused_or_understood() {
     let rows: Vec<Row> = vec![
         ("malformed", of(r#"{"version":"#), "InvalidResponse"),
         ("a byte order mark", of("\u{feff}{\"version\":\"0.24.0\"}"), "InvalidResponse"),
-        ("a login page", of("<html><form action=/login></html>"), "InvalidResponse"),
+        ("a login page", of("<html><form action=/login></html>"), "NotOllama"),
         ("nothing", of(""), "InvalidResponse"),
         ("null", of("null"), "InvalidResponse"),
         ("NaN", of(r#"{"version":NaN}"#), "InvalidResponse"),

@@ -42,7 +42,7 @@ async fn redirects_are_told_and_never_followed() {
         (
             "a page that moves on",
             says(format!("{OK}{}", length("<meta http-equiv=refresh content='0;url=/x'>"))),
-            "InvalidResponse",
+            "NotOllama",
         ),
     ];
     tokio::select! {
@@ -151,7 +151,7 @@ async fn other_services_are_not_taken_for_ollama() {
         ("a web server", page("404 Not Found", "<h1>404</h1>"), "NotOllama"),
         ("a web server that knows no GET", page("405 Method Not Allowed", ""), "NotOllama"),
         ("a metrics exporter", page("200 OK", "# HELP up x\nup 1\n"), "InvalidResponse"),
-        ("another API", page("200 OK", r#"{"status":"ok","uptime":5}"#), "InvalidResponse"),
+        ("another API", page("200 OK", r#"{"status":"ok","uptime":5}"#), "NotOllama"),
     ];
     Stage::play(rows).await;
 }

@@ -38,7 +38,8 @@ const MEMORY_EACH: u64 = 3 << 20;
 const MEMORY_BASE: u64 = 24 << 20;
 /// Connections that the operator may have open to the API server beyond those of before.
 const OWN_FILES: usize = 24;
-const VERSION: &str = r#"{"version":"0.24.0"}"#;
+/// An answer of Ollama's API whatever was asked: a version beside a list of models.
+const VERSION: &str = r#"{"version":"0.24.0","models":[]}"#;
 const OK: &str = "HTTP/1.1 200 OK\r\n";
 
 /// A name for the fault, what the host does, and the reason of Ready that comes of it; of a flood of the smallest pieces

@@ -10,7 +10,7 @@ use crate::{
         credentials::{Credentials, Place, References, Renewal, Unobtained},
     },
     metrics::Metrics,
-    probe::{Failure, HostOutcome, HostTarget, Lane, Owner},
+    probe::{Failure, HostOutcome, HostTarget, Lane, Manner, Owner},
 };
 use std::{future::pending, mem::take, sync::Arc};
 use tokio::time::Instant;
@@ -40,12 +40,12 @@ impl Round {
         &mut self,
         context: &Arc<Context>,
         references: References,
-        target: HostTarget,
+        (target, manner): (HostTarget, Manner),
         asked: Asked,
     ) {
         let context = Arc::clone(context);
         self.asked = asked;
-        let poll = async move { poll(&context, &references, target).await };
+        let poll = async move { poll(&context, &references, target, manner).await };
         self.running = Some(AbortOnDropHandle::new(tokio::spawn(poll)));
     }
 
@@ -109,7 +109,7 @@ impl Round {
 
 /// Asks the host, with the credentials that are wanted for it or not at all. If it does not take them, and they have been
 /// changed since they were read, it is asked once more with the new ones, so that a rotation costs no verdict.
-async fn poll(context: &Context, references: &References, target: HostTarget) -> HostOutcome {
+async fn poll(context: &Context, references: &References, target: HostTarget, manner: Manner) -> HostOutcome {
     let namespace = Arc::clone(&target.owner.namespace);
     let endpoint = target.endpoint.clone();
     let place = Place { endpoint: &endpoint, checked: !target.tls.skip_verify };
@@ -124,7 +124,7 @@ async fn poll(context: &Context, references: &References, target: HostTarget) ->
         ..target.clone()
     };
     let begin = Instant::now();
-    let outcome = context.prober.host(&with(&credentials, &target)).await;
+    let outcome = context.prober.host_in(&with(&credentials, &target), &manner).await;
     let HostOutcome::Failed(failure) = outcome else { return outcome };
     if !failure.may_be_of_credentials() {
         return outcome;
@@ -138,7 +138,7 @@ async fn poll(context: &Context, references: &References, target: HostTarget) ->
                 return outcome;
             }
             let target = HostTarget { timeout: left, ..target };
-            context.prober.host(&with(&credentials, &target)).await
+            context.prober.host_in(&with(&credentials, &target), &manner).await
         }
     }
 }
@@ -167,8 +167,8 @@ impl Turn {
 }
 
 /// How the host is asked this time.
-pub fn host_target(owner: &Owner, accepted: &Accepted, memory: &Memory, turn: Turn) -> HostTarget {
-    HostTarget {
+pub fn host_target(owner: &Owner, accepted: &Accepted, memory: &Memory, turn: Turn) -> (HostTarget, Manner) {
+    let target = HostTarget {
         owner: owner.clone(),
         endpoint: accepted.endpoint.clone(),
         backend: accepted.backend,
@@ -177,11 +177,14 @@ pub fn host_target(owner: &Owner, accepted: &Accepted, memory: &Memory, turn: Tu
         tls: accepted.tls.clone(),
         timeout: accepted.timeout,
         lane: if memory.is_failing() { Lane::Suspect } else { Lane::Healthy },
-        health_path: accepted.health_path.clone(),
         with_models: turn.with_models,
+    };
+    let manner = Manner {
+        health_path: accepted.health_path.clone(),
         models_first: turn.models_first,
         proven: memory.has_lists(),
-    }
+    };
+    (target, manner)
 }
 
 #[cfg(test)]

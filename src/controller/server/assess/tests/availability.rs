@@ -52,6 +52,10 @@ fn ready_keeps_its_value_while_the_verdict_is_open() {
 #[case(Failure::NotOllama, ("False", "NotOllama"), 1)]
 #[case(Failure::Timeout, ("Unknown", "ProbeFailing"), 0)]
 #[case(Failure::ServerBusy, ("Unknown", "ProbeFailing"), 0)]
+#[case(Failure::ServerLoading, ("Unknown", "ProbeFailing"), 0)]
+#[case(Failure::ProxyError, ("Unknown", "ProbeFailing"), 0)]
+#[case(Failure::KeyRejected, ("False", "HostRejected"), 1)]
+#[case(Failure::NoHealthPath, ("False", "InvalidResponse"), 1)]
 fn before_any_verdict_only_what_no_retry_mends_is_one(
     #[case] failure: Failure,
     #[case] ready: (&str, &str),
@@ -197,6 +201,45 @@ fn a_host_without_credentials_is_not_accepted_until_there_are_some() {
     scene.memory.forget_refusal();
     scene.step(Observation::None);
     assert_eq!((scene.ready(), scene.condition("Stalled")), (("Unknown", "Pending"), None));
+}
+
+/// `LiteLLM` 1.108.7 runs a completion of every model for its /health.
+#[test]
+fn a_host_whose_health_runs_models_is_not_accepted_and_says_what_to_write() {
+    let mut scene = Scene::new(json!({"backendType": "Generic"}));
+    assert_eq!(scene.poll(failed(Failure::HealthPathRunsModels)), [], "no verdict about the host");
+    for _ in 0..2 {
+        let accepted = condition::find(&scene.memory.status.conditions, "Accepted").unwrap();
+        assert_eq!((accepted.status.as_str(), accepted.reason.as_str()), ("False", "HealthPathRunsModels"));
+        assert!(accepted.message.contains("/health/liveliness"), "{}", accepted.message);
+        assert_eq!(scene.ready(), ("False", "HealthPathRunsModels"));
+        assert_eq!(scene.condition("Reachable"), Some(("Unknown", "HealthPathRunsModels")));
+        assert!(scene.memory.is_barred());
+        // Nor does a restart, or a heartbeat, forget it.
+        scene.restart();
+        assert!(scene.memory.is_barred());
+        scene.step(Observation::None);
+    }
+    scene.memory.forget_refusal();
+    assert!(!scene.memory.is_barred());
+    scene.poll(online());
+    assert_eq!(scene.ready(), ("True", "Online"));
+}
+
+/// Sub-classes share a reason, and each has its own words.
+#[test]
+fn a_restart_keeps_the_words_of_a_reason() {
+    for failure in Failure::ALL.into_iter().filter(|failure| !failure.is_refusal()) {
+        let mut scene = Scene::new(json!({"poll": {"failureThreshold": 1}}));
+        scene.poll(failed(failure));
+        scene.restart();
+        let writes = scene.writes_of(|scene| {
+            scene.step(Observation::None);
+        });
+        assert_eq!(writes, 0, "{failure:?}");
+        let ready = condition::find(&scene.memory.status.conditions, "Ready").unwrap();
+        assert_eq!(ready.message, failure.text());
+    }
 }
 
 #[test]

@@ -87,6 +87,7 @@ fn an_endpoint_that_goes_away_is_said_to_give_nothing() {
     assert!(ready.message.contains("loadedModels"), "{}", ready.message);
 }
 
+<<<<<<< HEAD
 /// A machine that is off has nothing in its memory, and one that cannot be reached may have anything there.
 #[test]
 fn what_is_in_the_memory_of_a_host_that_is_down_is_unknown() {
@@ -131,4 +132,73 @@ fn on_the_return_of_a_host_only_what_differs_is_told(#[case] loaded: &[&str], #[
     assert_eq!(&events[1..], told);
     assert_eq!(scene.memory.status.loaded_count, i32::try_from(loaded.len()).ok());
     assert_eq!(scene.poll(back()), []);
+=======
+fn vllm() -> Scene {
+    Scene::new(json!({"backendType": "VLLM"}))
+}
+
+fn listed(names: &[&str], loaded: Part<Vec<LoadedSeen>>) -> HostOutcome {
+    let models = names.iter().map(|name| ModelSeen { name: (*name).into(), ..ModelSeen::default() });
+    HostOutcome::Online(HostReport { version: Part::Unknown, models: Part::Known(models.collect()), loaded })
+}
+
+fn in_memory(names: &[&str]) -> Part<Vec<LoadedSeen>> {
+    Part::Known(
+        names.iter().map(|name| LoadedSeen { name: (*name).into(), ..LoadedSeen::default() }).collect(),
+    )
+}
+
+/// `LiteLLM` 1.108.7 and LM Studio 0.4.17 list what they could serve, and not what is in memory.
+#[test]
+fn what_a_host_cannot_tell_is_not_said() {
+    let mut scene = vllm();
+    assert_eq!(scene.poll(listed(&["a", "b"], in_memory(&["a"]))), []);
+    assert_eq!(scene.memory.status.loaded_count, Some(1));
+    let writes = scene.writes_of(|scene| {
+        for _ in 0..5 {
+            assert_eq!(scene.poll(listed(&["a", "b"], Part::Unknown)), [], "becoming unknown is no news");
+        }
+    });
+    let status = Arc::clone(&scene.memory.status);
+    assert_eq!((&status.loaded_models, status.loaded_count, &status.vram_used), (&None, None, &None));
+    assert_eq!(status.model_count, Some(2));
+    assert_eq!(writes, 1);
+    let ready = condition::find(&status.conditions, "Ready").unwrap();
+    assert!(!ready.message.contains("loadedModels"), "nothing is out of order: {}", ready.message);
+    assert_eq!(scene.poll(listed(&["a", "b"], in_memory(&["b"]))), [], "first knowledge is no news");
+    assert_eq!(
+        scene.poll(listed(&["a", "b"], in_memory(&["a", "b"]))),
+        [Transition::ModelLoaded("a".into())],
+        "and from then on it is"
+    );
+}
+
+/// llama-server b10434 in router mode with everything asleep: nothing is in memory, and of its size nothing was ever known.
+#[test]
+fn nothing_in_memory_is_a_count_and_not_a_size_where_sizes_are_never_told() {
+    let mut scene = vllm();
+    scene.poll(listed(&["a"], in_memory(&[])));
+    let status = &scene.memory.status;
+    assert_eq!((status.loaded_count, &status.vram_used, &status.model_size), (Some(0), &None, &None));
+    assert_eq!(status.loaded_models.as_deref(), Some(&[][..]));
+    // Ollama tells sizes, so that of nothing is 0.
+    let mut scene = Scene::new(json!({}));
+    scene.poll(online_with(&[], &[]));
+    assert_eq!(scene.memory.status.vram_used.as_ref().unwrap().0, "0Mi");
+}
+
+#[test]
+fn a_version_goes_with_the_server_that_told_it() {
+    let mut scene = vllm();
+    let vllm = HostReport {
+        version: Part::Known("0.32.0".into()),
+        models: Part::NotAsked,
+        loaded: in_memory(&["a"]),
+    };
+    scene.poll(HostOutcome::Online(vllm));
+    assert_eq!(scene.memory.status.version.as_deref(), Some("0.32.0"));
+    // Another server answers at the same place.
+    assert_eq!(scene.poll(listed(&["a"], in_memory(&["a"]))).first(), None);
+    assert_eq!(scene.memory.status.version, None);
+>>>>>>> w-probe
 }
