@@ -14,11 +14,20 @@ use std::{fs, time::Duration};
 const IDLE: Duration = Duration::from_secs(5);
 /// Long enough for a reading that must not come.
 const QUIET: Duration = Duration::from_secs(5);
+const MODEL: &str = "qwen3-8b";
 
 /// The plugin from its manifest.
 fn shipped() -> FleetPlugin {
     let manifest = binaries::repository().join("plugins/llama-server/plugin.yaml");
     serde_saphyr::from_str(&fs::read_to_string(manifest).unwrap()).unwrap()
+}
+
+/// The copy for one model of a router, as the plugin's README has it.
+fn for_router() -> FleetPlugin {
+    let mut plugin = shipped();
+    let endpoint = format!("/metrics?model={MODEL}&autoload=false");
+    plugin.spec.agent.as_mut().unwrap().endpoint = endpoint;
+    plugin
 }
 
 /// A server for a fake, with the plugin's label and its port.
@@ -31,9 +40,9 @@ async fn register(scene: &Scene, name: &str, fake: &FakeServer, mut spec: Value)
 }
 
 /// A program in some state, which sleeps when it is idle, and the plugin that reads it.
-async fn plugged(program: &Program, life: Life) -> (Scene, FakeServer) {
+async fn plugged(program: &Program, life: Life, plugin: FleetPlugin) -> (Scene, FakeServer) {
     let scene = Scene::new(1).await;
-    scene.apply(&shipped()).await;
+    scene.apply(&plugin).await;
     let mut fake = FakeServer::new(program).await;
     fake.become_(life).await;
     fake.rests_after(IDLE, Life::Sleeping);
@@ -42,14 +51,14 @@ async fn plugged(program: &Program, life: Life) -> (Scene, FakeServer) {
     (scene, fake)
 }
 
-async fn until_plugin_is(scene: &Scene, state: &str) {
-    eventually(PATIENCE, &format!("the plugin is {state}"), async || {
-        let report = scene.status("llama").await.plugins.unwrap_or_default().into_iter().next();
+async fn until_plugin_is(scene: &Scene, name: &str, state: &str) {
+    eventually(PATIENCE, &format!("the plugin is {state} at {name}"), async || {
+        let report = scene.status(name).await.plugins.unwrap_or_default().into_iter().next();
         let is = report.as_ref().and_then(|report| report.state.as_deref());
         if is == Some(state) { Ok(()) } else { Err(format!("{report:?}")) }
     })
     .await;
-    scene.until("llama", "PluginsHealthy", "True", "AllHealthy").await;
+    scene.until(name, "PluginsHealthy", "True", "AllHealthy").await;
 }
 
 async fn until_it_sleeps(fake: &FakeServer) {
@@ -77,29 +86,46 @@ async fn is_left_alone(fake: &FakeServer, life: Life) {
 }
 
 /// An idle server is read ever more rarely and so falls asleep; while it sleeps the plugin is Idle, which is healthy,
-/// and its endpoint is left alone. A request of a user wakes it, and then it is read anew, and falls asleep again.
+/// and its endpoint is left alone. A request of a user wakes it, and then it is read anew, and falls asleep again. The
+/// idle times are such that some of the models fall asleep between a poll and the next reading.
 #[tokio::test]
 async fn an_idle_server_falls_asleep_and_is_not_woken() {
-    let (scene, fake) = plugged(&LLAMA_SERVER, Life::Serving).await;
-    eventually(PATIENCE, "it is read", async || fake.asked("/metrics") >= 2).await;
-    until_plugin_is(&scene, "Active").await;
-    until_it_sleeps(&fake).await;
-    until_plugin_is(&scene, "Idle").await;
-    is_left_alone(&fake, Life::Sleeping).await;
-
-    let read = fake.asked("/metrics");
-    fake.used_by_somebody();
-    eventually(PATIENCE, "it is read anew", async || fake.asked("/metrics") > read).await;
-    until_plugin_is(&scene, "Active").await;
-    until_it_sleeps(&fake).await;
-    until_plugin_is(&scene, "Idle").await;
-    is_left_alone(&fake, Life::Sleeping).await;
+    let scene = Scene::new(1).await;
+    scene.apply(&shipped()).await;
+    let mut fakes = Vec::new();
+    for millis in [1500, 2500, 3500, 5000, 6500, 7300] {
+        let (name, mut fake) = (format!("idle-{millis}"), FakeServer::new(&LLAMA_SERVER).await);
+        fake.become_(Life::Serving).await;
+        register(&scene, &name, &fake, json!({"backendType": "VLLM"})).await;
+        fake.rests_after(Duration::from_millis(millis), Life::Sleeping);
+        fakes.push((name, fake));
+    }
+    for _ in 0..2 {
+        for (name, fake) in &fakes {
+            eventually(PATIENCE, &format!("{name} is read"), async || fake.asked("/metrics") > 0).await;
+        }
+        for (name, fake) in &fakes {
+            until_it_sleeps(fake).await;
+            until_plugin_is(&scene, name, "Idle").await;
+            let report = scene.status(name).await;
+            assert_eq!(report.loaded_count, Some(0), "{name}");
+        }
+        for (_, fake) in &fakes {
+            is_left_alone(fake, Life::Sleeping).await;
+        }
+        for (name, fake) in &fakes {
+            let read = fake.asked("/metrics");
+            fake.used_by_somebody();
+            eventually(PATIENCE, &format!("{name} is read anew"), async || fake.asked("/metrics") > read)
+                .await;
+        }
+    }
 }
 
 /// A server that works is read at each interval, however long before it was idle: counters that move end the pauses.
 #[tokio::test]
 async fn a_server_that_works_is_read_at_its_interval() {
-    let (_scene, fake) = plugged(&LLAMA_SERVER, Life::Serving).await;
+    let (_scene, fake) = plugged(&LLAMA_SERVER, Life::Serving, shipped()).await;
     eventually(PATIENCE, "it has been idle for some readings", async || fake.asked("/metrics") >= 3).await;
     let read = fake.asked("/metrics");
     holds_for(Duration::from_secs(12), "it works", async || {
@@ -111,16 +137,17 @@ async fn a_server_that_works_is_read_at_its_interval() {
     assert!(read >= 5, "{read} readings in 12 s of work");
 }
 
-/// A router without a model in memory is not asked for metrics; with one it is, until that sleeps; nothing is loaded.
+/// Of a router that model is read only while it is in memory and awake; nothing is loaded, and nothing is woken.
 #[tokio::test]
-async fn a_router_is_read_only_while_a_model_is_awake() {
-    let (scene, mut fake) = plugged(&LLAMA_ROUTER, Life::Unloaded).await;
-    until_plugin_is(&scene, "Idle").await;
+async fn a_router_is_read_only_while_the_model_is_awake() {
+    let (scene, mut fake) = plugged(&LLAMA_ROUTER, Life::Unloaded, for_router()).await;
+    until_plugin_is(&scene, "llama", "Idle").await;
     is_left_alone(&fake, Life::Unloaded).await;
     assert_eq!(fake.asked("/metrics"), 0);
     fake.used_by_somebody();
+    eventually(PATIENCE, "it is read", async || fake.asked("/metrics") > 0).await;
     until_it_sleeps(&fake).await;
-    until_plugin_is(&scene, "Idle").await;
+    until_plugin_is(&scene, "llama", "Idle").await;
     is_left_alone(&fake, Life::Sleeping).await;
     fake.become_(Life::Unloaded).await;
     is_left_alone(&fake, Life::Unloaded).await;
@@ -135,7 +162,7 @@ async fn what_is_unknown_is_not_asked() {
     fake.become_(Life::Sleeping).await;
     register(&scene, "llama", &fake, json!({"backendType": "Generic"})).await;
     scene.until_online("llama").await;
-    until_plugin_is(&scene, "Idle").await;
+    until_plugin_is(&scene, "llama", "Idle").await;
     holds_for(QUIET, "it is left alone", async || {
         fake.life() == Life::Sleeping && fake.asked("/metrics") == 0
     })
