@@ -11,6 +11,8 @@ mod api;
 mod apiserver_faults;
 mod apiserver_watches;
 mod apiserver_writes;
+mod backend_lives;
+mod backend_sleep;
 mod backends;
 mod bad_objects;
 mod chart;

@@ -17,6 +17,7 @@
 pub mod agent;
 pub mod apiserver_proxy;
 pub mod binaries;
+pub mod board;
 pub mod child;
 pub mod clock;
 pub mod connects;
@@ -34,12 +35,14 @@ pub mod proc;
 pub mod raw_host;
 pub mod rights;
 pub mod scene;
+pub mod servers;
 pub mod tls_host;
 pub mod wait;
 pub mod writes;
 
 pub use agent::Agent;
 pub use apiserver_proxy::{Answer, ApiProxy, Cut, Fault, Match};
+pub use board::Board;
 pub use connects::Connects;
 pub use control_plane::ControlPlane;
 pub use dns::{Dns, Reply};
