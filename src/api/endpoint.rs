@@ -91,20 +91,13 @@ impl Endpoint {
         if !path.is_empty() && scheme.is_none() {
             return Err(EndpointError::PrefixWithoutScheme);
         }
-        let (host, port) = split_authority(authority)?;
+        let (host, port) = parse_authority(authority)?;
         let default_port = match scheme {
             None => OLLAMA_PORT,
             Some(Scheme::Http) => 80,
             Some(Scheme::Https) => 443,
         };
-        let port = match port {
-            None => default_port,
-            Some(text) => text
-                .parse::<u16>()
-                .ok()
-                .filter(|port| *port > 0 && text.bytes().all(|b| b.is_ascii_digit()))
-                .ok_or(EndpointError::Port)?,
-        };
+        let port = port.unwrap_or(default_port);
         Ok(Self { scheme: scheme.unwrap_or(Scheme::Http), host, port, prefix: prefix.to_owned() })
     }
 }
@@ -113,6 +106,16 @@ impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}://{}:{}{}", self.scheme.as_str(), self.host, self.port, self.prefix)
     }
+}
+
+/// A host with an optional port: `gpu1.lab`, `192.168.1.60:80`, `[fd00::1]:80`.
+pub fn parse_authority(authority: &str) -> Result<(Host, Option<u16>), EndpointError> {
+    let (host, port) = split_authority(authority)?;
+    let port = port.map(|text| {
+        let port = text.parse::<u16>().ok();
+        port.filter(|port| *port > 0 && text.bytes().all(|b| b.is_ascii_digit())).ok_or(EndpointError::Port)
+    });
+    Ok((host, port.transpose()?))
 }
 
 fn split_authority(authority: &str) -> Result<(Host, Option<&str>), EndpointError> {

@@ -98,6 +98,14 @@ impl Reading<'_> {
 }
 
 impl Counters {
+    /// Whether any counter stands elsewhere than it did then. A first reading has moved nothing.
+    pub fn moved_since(&self, before: &Self) -> bool {
+        let same = |new: &Counter| {
+            before.number(new.value, new.series).is_some_and(|old| old.to_bits() == new.number.to_bits())
+        };
+        before.at.is_some() && !self.last.iter().all(same)
+    }
+
     fn number(&self, value: usize, series: u64) -> Option<f64> {
         let place = self.last.binary_search_by_key(&(value, series), Counter::key).ok()?;
         Some(self.last[place].number)
@@ -128,6 +136,23 @@ mod tests {
     #[test]
     fn a_rate_needs_two_answers_and_is_a_second() {
         assert_eq!(rates(&[(0, &[(1, 100.0)]), (10, &[(1, 150.0)])]), [vec![], vec![5.0]]);
+    }
+
+    #[test]
+    fn a_counter_that_stands_elsewhere_has_moved() {
+        let start = Instant::now();
+        let read = |before: &Counters, second: u64, series: &[(u64, f64)]| {
+            let mut reading = before.begin(start + Duration::from_secs(second), INTERVAL);
+            reading.rates(0, series.iter().copied());
+            reading.end()
+        };
+        let nothing = Counters::default();
+        let first = read(&nothing, 0, &[(1, 100.0), (2, 5.0)]);
+        assert!(!first.moved_since(&nothing), "there was nothing to move from");
+        assert!(!read(&first, 10, &[(2, 5.0), (1, 100.0)]).moved_since(&first));
+        assert!(read(&first, 10, &[(1, 101.0), (2, 5.0)]).moved_since(&first));
+        assert!(read(&first, 10, &[(1, 0.0), (2, 5.0)]).moved_since(&first), "its program started anew");
+        assert!(read(&first, 10, &[(1, 100.0), (2, 5.0), (3, 1.0)]).moved_since(&first), "a new series");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod bounded_json;
 pub mod counters;
 pub mod exposition;
 pub mod expression;
+pub mod model_need;
 mod path_cost;
 pub mod readings;
 pub mod rules;

@@ -7,11 +7,15 @@ use crate::{
         fleet_plugin::AgentFormat,
         server_status::{PLUGIN_VALUES_MAX, Scalar},
     },
-    controller::server::assess::{AgentObservation, AgentPlan},
+    controller::{
+        plugin::index::AgentPlace,
+        server::assess::{AgentObservation, AgentPlan},
+    },
     plugins::{
         answer::Answer,
         counters::Counters,
         exposition,
+        model_need::ModelNeed,
         values::{AgentValues, CompiledValues, compile},
     },
     probe::{
@@ -89,7 +93,8 @@ fn read_by_all(format: AgentFormat, body: &[u8]) {
     let plan = |index: usize| AgentPlan {
         name: format!("p{index}"),
         revision: "1".into(),
-        port: Some(9100),
+        place: Some(AgentPlace { elsewhere: None, port: 9100 }),
+        need: ModelNeed::None,
         interval: INTERVAL,
         rules: Arc::default(),
     };

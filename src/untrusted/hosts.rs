@@ -97,7 +97,7 @@ pub fn assess_all(polls: Vec<(HostOutcome, Vec<AgentObservation>)>, plugins: &[A
         generation: Some(1),
         acceptance: &acceptance,
         plugins,
-        unknown_ports: &[],
+        unknown_keys: &[],
         requested_at: None,
     };
     let mut memory = Memory::default();

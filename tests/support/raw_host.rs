@@ -75,7 +75,7 @@ impl Drop for RawHost {
 }
 
 /// Between 127.2.0.1 and 127.19.255.254: below the addresses of simulated fleets.
-fn free_address() -> Ipv4Addr {
+pub fn free_address() -> Ipv4Addr {
     static NEXT: LazyLock<AtomicU32> = LazyLock::new(|| AtomicU32::new(process::id().wrapping_mul(997)));
     let number = NEXT.fetch_add(1, Ordering::Relaxed) % (18 * 254 * 254);
     let part = |number: u32, base: u32| u8::try_from(number + base).unwrap();

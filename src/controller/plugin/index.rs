@@ -2,12 +2,13 @@
 
 use crate::{
     api::{
-        endpoint::{Endpoint, Scheme},
+        endpoint::{Endpoint, Host, Scheme, parse_authority},
         fleet_plugin::AgentFormat,
+        ollama_server::OllamaServerSpec,
         server_status::PLUGINS_MAX,
     },
     controller::credentials::References,
-    plugins::{rules::CompiledRule, values::CompiledValues},
+    plugins::{model_need::ModelNeed, rules::CompiledRule, values::CompiledValues},
 };
 use kube::core::{Selector, SelectorExt};
 use std::{
@@ -15,6 +16,17 @@ use std::{
     sync::Arc,
     time::Duration,
 };
+
+/// What the server's host takes the place of in a plugin's path.
+const HOST_PLACE: &str = "{host}";
+
+/// Where a plugin is asked about one server. Another place is another program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AgentPlace {
+    /// Of `pluginHosts`; `None`: the server's own host.
+    pub elsewhere: Option<Host>,
+    pub port: u16,
+}
 
 /// An accepted agent plugin.
 #[derive(Debug)]
@@ -25,7 +37,10 @@ pub struct ActivePlugin {
     pub selector: Selector,
     pub scheme: Scheme,
     pub default_port: u16,
+    /// With `{host}` where the server's host belongs.
     pub path: String,
+    /// What must be in the host's memory for it to be asked.
+    pub need: ModelNeed,
     /// The Secrets that it is asked with, of its namespace.
     pub credentials: References,
     pub config_key: Option<String>,
@@ -38,17 +53,43 @@ pub struct ActivePlugin {
 }
 
 impl ActivePlugin {
-    /// The port on one server; `None` turns the plugin off there.
-    pub fn port(&self, overrides: &BTreeMap<String, i32>) -> Option<u16> {
-        match self.config_key.as_ref().and_then(|key| overrides.get(key)) {
-            None => Some(self.default_port),
-            Some(port) => u16::try_from(*port).ok().filter(|port| *port > 0),
-        }
+    /// Where it is asked about one server; `None` turns the plugin off there.
+    pub fn place(&self, spec: &OllamaServerSpec) -> Option<AgentPlace> {
+        let own = |key: &String| spec.plugin_hosts.get(key).and_then(|text| parse_authority(text).ok());
+        let (elsewhere, own_port) = match self.config_key.as_ref().and_then(own) {
+            Some((host, port)) => (Some(host), port),
+            None => (None, None),
+        };
+        let port = match self.config_key.as_ref().and_then(|key| spec.plugin_ports.get(key)) {
+            None => own_port.unwrap_or(self.default_port),
+            // 0 turns it off, wherever it is.
+            Some(port) => {
+                let port = u16::try_from(*port).ok().filter(|port| *port > 0)?;
+                own_port.unwrap_or(port)
+            }
+        };
+        Some(AgentPlace { elsewhere, port })
     }
 
-    /// Where it is on one server: the host's own address, the plugin's scheme and port.
-    pub fn endpoint(&self, host: &Endpoint, port: u16) -> Endpoint {
-        Endpoint { scheme: self.scheme, host: host.host.clone(), port, prefix: String::new() }
+    /// The base of its URL: the host's own address or the one of the place, the plugin's scheme and the place's port.
+    pub fn endpoint(&self, host: &Endpoint, place: AgentPlace) -> Endpoint {
+        let AgentPlace { elsewhere, port } = place;
+        let host = elsewhere.unwrap_or_else(|| host.host.clone());
+        Endpoint { scheme: self.scheme, host, port, prefix: String::new() }
+    }
+
+    /// The path that is asked about a host.
+    pub fn path(&self, host: &Host) -> String {
+        if !self.path.contains(HOST_PLACE) {
+            return self.path.clone();
+        }
+        // An address without brackets: it is a parameter here, and no authority.
+        let host = match host {
+            Host::Ip(address) => address.to_string(),
+            Host::Name(name) => name.clone(),
+        };
+        let encoded: String = url::form_urlencoded::byte_serialize(host.as_bytes()).collect();
+        self.path.replace(HOST_PLACE, &encoded)
     }
 
     /// Time between two readings: its own interval, rounded up to a multiple of the server's.
@@ -108,11 +149,13 @@ impl PluginIndex {
         }
     }
 
-    /// Keys of a server's pluginPorts that no plugin of its namespace has.
-    pub fn unknown_keys(&self, namespace: &str, overrides: &BTreeMap<String, i32>) -> Vec<String> {
+    /// Keys of a server's pluginPorts and pluginHosts that no plugin of its namespace has, each with its field.
+    pub fn unknown_keys(&self, namespace: &str, spec: &OllamaServerSpec) -> Vec<String> {
         let known = self.config_keys.get(namespace);
-        let unknown = overrides.keys().filter(|key| known.is_none_or(|known| !known.contains(*key)));
-        unknown.cloned().collect()
+        let unknown = |key: &&String| known.is_none_or(|known| !known.contains(*key));
+        let ports = spec.plugin_ports.keys().filter(unknown).map(|key| format!("pluginPorts.{key}"));
+        let hosts = spec.plugin_hosts.keys().filter(unknown).map(|key| format!("pluginHosts.{key}"));
+        ports.chain(hosts).collect()
     }
 }
 

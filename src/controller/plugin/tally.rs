@@ -121,7 +121,7 @@ fn count(tally: &mut Tally, report: &PluginReport, suspended: bool) {
         return;
     }
     match report.state.as_deref() {
-        Some("Active") => counts.healthy += 1,
+        Some("Active" | "Idle") => counts.healthy += 1,
         Some("Error") => counts.failing += 1,
         Some("Disabled") => counts.disabled += 1,
         _ => {}

@@ -11,7 +11,7 @@ use crate::{
         fleet_plugin::{Agent, AgentScheme, Dependencies, PluginType},
     },
     controller::credentials::References,
-    plugins::{rules, values, version_range::VersionRange},
+    plugins::{model_need::ModelNeed, rules, values, version_range::VersionRange},
     probe::text::clean,
 };
 use k8s_openapi::jiff::Timestamp;
@@ -233,6 +233,7 @@ fn active(
         },
         default_port,
         path: agent.endpoint.clone(),
+        need: ModelNeed::of(agent.only_while_loaded, &agent.endpoint),
         credentials,
         config_key: agent.config_key.clone(),
         interval: optional(agent.interval.as_deref(), "interval")?,
@@ -246,6 +247,7 @@ fn active(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::{endpoint::Endpoint, ollama_server::OllamaServerSpec};
     use rstest::rstest;
     use serde_json::{Value, json};
 
@@ -330,15 +332,42 @@ mod tests {
         assert!(refused.message.contains(word), "{}", refused.message);
     }
 
+    /// Where a plugin with the configKey `metricsPort` is asked, and what for.
     #[rstest]
-    #[case::absent(json!({}), Some(9100))]
-    #[case::number(json!({"metricsPort": 9200}), Some(9200))]
-    #[case::zero(json!({"metricsPort": 0}), None)]
-    #[case::out_of_range(json!({"metricsPort": 70000}), None)]
-    #[case::another_key(json!({"otherPort": 1}), Some(9100))]
-    fn ports_are_overridden_by_config_key(#[case] overrides: Value, #[case] port: Option<u16>) {
+    #[case::absent(json!({}), Some("http://192.168.1.100:9100"))]
+    #[case::number(json!({"pluginPorts": {"metricsPort": 9200}}), Some("http://192.168.1.100:9200"))]
+    #[case::zero(json!({"pluginPorts": {"metricsPort": 0}}), None)]
+    #[case::out_of_range(json!({"pluginPorts": {"metricsPort": 70000}}), None)]
+    #[case::another_key(json!({"pluginPorts": {"otherPort": 1}}), Some("http://192.168.1.100:9100"))]
+    #[case::elsewhere(json!({"pluginHosts": {"metricsPort": "192.168.1.60:80"}}), Some("http://192.168.1.60:80"))]
+    #[case::elsewhere_without_port(json!({"pluginHosts": {"metricsPort": "bmc1.lab"}}), Some("http://bmc1.lab:9100"))]
+    #[case::elsewhere_v6(json!({"pluginHosts": {"metricsPort": "[fd00::1]:81"}}), Some("http://[fd00::1]:81"))]
+    #[case::elsewhere_with_the_port_of_ports(
+        json!({"pluginHosts": {"metricsPort": "bmc1.lab"}, "pluginPorts": {"metricsPort": 9200}}),
+        Some("http://bmc1.lab:9200")
+    )]
+    #[case::elsewhere_and_off(
+        json!({"pluginHosts": {"metricsPort": "bmc1.lab:80"}, "pluginPorts": {"metricsPort": 0}}),
+        None
+    )]
+    fn places_are_overridden_by_config_key(#[case] overrides: Value, #[case] url: Option<&str>) {
         let valid =
             validate(&plugin("p", "2026-01-01T00:00:00Z", json!({"configKey": "metricsPort"}))).unwrap();
-        assert_eq!(valid.active.port(&serde_json::from_value(overrides).unwrap()), port);
+        let mut spec = json!({"host": "192.168.1.100"});
+        spec.as_object_mut().unwrap().extend(overrides.as_object().unwrap().clone());
+        let spec: OllamaServerSpec = serde_json::from_value(spec).unwrap();
+        let host = Endpoint::parse(&spec.host).unwrap();
+        let place = valid.active.place(&spec);
+        assert_eq!(place.map(|place| valid.active.endpoint(&host, place).to_string()).as_deref(), url);
+    }
+
+    #[rstest]
+    #[case("gpu1.lab:11434", "/ipmi?target=gpu1.lab&module=default")]
+    #[case("192.168.1.100", "/ipmi?target=192.168.1.100&module=default")]
+    #[case("[fd00::1]", "/ipmi?target=fd00%3A%3A1&module=default")]
+    fn the_host_has_its_place_in_a_path(#[case] host: &str, #[case] path: &str) {
+        let endpoint = json!({"endpoint": "/ipmi?target={host}&module=default"});
+        let valid = validate(&plugin("p", "2026-01-01T00:00:00Z", endpoint)).unwrap();
+        assert_eq!(valid.active.path(&Endpoint::parse(host).unwrap().host), path);
     }
 }

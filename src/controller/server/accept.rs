@@ -3,12 +3,12 @@
 use crate::{
     api::{
         duration,
-        endpoint::{Endpoint, Scheme},
+        endpoint::{Endpoint, Scheme, parse_authority},
         ollama_server::{BackendType, OllamaServerSpec},
     },
     args::PollArgs,
     controller::credentials::References,
-    probe::{Failure, address::AddressPolicy, tls::TlsSettings},
+    probe::{Failure, address::AddressPolicy, text::clean, tls::TlsSettings},
 };
 use hyper::header::HeaderValue;
 use k8s_openapi::jiff::Timestamp;
@@ -80,6 +80,14 @@ pub fn accept(
         return Err(Rejected::invalid(
             "certSecretRef needs TLS: write https:// before the host, or remove it",
         ));
+    }
+    for (key, place) in &spec.plugin_hosts {
+        parse_authority(place).map_err(|_| {
+            Rejected::invalid(format!(
+                "pluginHosts.{}: write a name or an address with an optional :port, for example 192.168.1.60:80",
+                clean(key, 63)
+            ))
+        })?;
     }
     let host_header = match &spec.host_header {
         Some(text) => Some(
@@ -198,6 +206,8 @@ mod tests {
     #[case::local_name(json!({"host": "a.localhost"}), "AddressNotAllowed")]
     #[case::metadata_name(json!({"host": "metadata.google.internal"}), "AddressNotAllowed")]
     #[case::numeric_name(json!({"host": "127.1"}), "InvalidSpec")]
+    #[case::agent_at_a_numeric_name(json!({"host": "192.168.1.1", "pluginHosts": {"plugPort": "127.1"}}), "InvalidSpec")]
+    #[case::agent_at_no_host(json!({"host": "192.168.1.1", "pluginHosts": {"plugPort": "http://x/"}}), "InvalidSpec")]
     #[case::secret_by_path(json!({"host": "192.168.1.1", "secretRef": {"name": "../../x/secrets/s"}}), "InvalidSpec")]
     #[case::certificates_without_tls(json!({"host": "192.168.1.1", "certSecretRef": {"name": "s"}}), "InvalidSpec")]
     #[case::server_name_without_tls(json!({"host": "192.168.1.1", "tlsServerName": "gpu1.lab"}), "InvalidSpec")]

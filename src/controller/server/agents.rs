@@ -3,17 +3,18 @@
 use super::{
     accept::{Accepted, effective_timeout},
     assess::{AgentObservation, AgentPlan, Memory},
+    idle_pause::IdlePause,
 };
 use crate::{
     api::{endpoint::Endpoint, ollama_server::OllamaServerSpec},
     controller::{
         context::Context,
         credentials::{Credentials, Place, References, Renewal, Unobtained},
-        plugin::index::ActivePlugin,
+        plugin::index::{ActivePlugin, AgentPlace},
     },
     metrics::Metrics,
-    plugins::{answer::Answer, counters::Counters, values::AgentValues},
-    probe::{AgentAnswer, AgentTarget, Failure, Lane, Owner, tls::TlsSettings},
+    plugins::{answer::Answer, counters::Counters, model_need::ModelNeed, values::AgentValues},
+    probe::{AgentAnswer, AgentTarget, Failure, Lane, Owner, report::LoadedSeen, tls::TlsSettings},
 };
 use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
 use tokio::{
@@ -25,13 +26,26 @@ use tokio::{
 pub struct AgentRound {
     /// The server that they belong to.
     owner: Owner,
-    running: JoinSet<(Option<AgentObservation>, Counters)>,
+    running: JoinSet<Told>,
     /// The plugins that are being asked, by their task.
     asked: HashMap<Id, (String, AbortHandle)>,
     /// When each plugin was asked last.
     asked_at: HashMap<String, Instant>,
     /// What the counters of each plugin stood at, while it is not being asked.
     counters: HashMap<String, Counters>,
+    /// When plugins are asked that need a model in memory.
+    pauses: HashMap<String, IdlePause>,
+}
+
+/// What came of asking one agent.
+struct Told {
+    /// `None`: it could not be asked.
+    observation: Option<AgentObservation>,
+    counters: Counters,
+    /// Whether any counter moved since the answer before.
+    moved: bool,
+    /// Time between two answers as they are meant to come.
+    interval: Duration,
 }
 
 impl AgentRound {
@@ -42,10 +56,11 @@ impl AgentRound {
             asked: HashMap::new(),
             asked_at: HashMap::new(),
             counters: HashMap::new(),
+            pauses: HashMap::new(),
         }
     }
 
-    /// Asks every plugin whose turn it is and that is not still talking.
+    /// Asks every plugin whose turn it is and that is not still talking, but for those that need a model in memory.
     pub fn start(
         &mut self,
         context: &Arc<Context>,
@@ -54,46 +69,83 @@ impl AgentRound {
         plugins: &[Arc<ActivePlugin>],
         memory: &Memory,
     ) {
-        let now = Instant::now();
-        for plugin in plugins {
-            let Some(port) = plugin.port(&spec.plugin_ports) else { continue };
-            let interval = plugin.effective_interval(accepted.interval);
-            // Without an interval of its own it is asked at every poll, also at one that somebody asked for. Slots are
-            // multiples of the server's interval apart, but for how late a poll begins.
-            let last = self.asked_at.get(&plugin.name).filter(|_| plugin.interval.is_some());
-            let due = last.is_none_or(|last| now.duration_since(*last) + accepted.interval / 2 >= interval);
-            if !due {
-                continue;
+        for plugin in plugins.iter().filter(|plugin| plugin.need == ModelNeed::None) {
+            if self.is_due(plugin, accepted) {
+                self.ask(
+                    context,
+                    accepted,
+                    spec,
+                    plugin,
+                    memory,
+                    plugin.effective_interval(accepted.interval),
+                );
             }
-            if self.asked.values().any(|(asked, _)| *asked == plugin.name) {
-                context.metrics.agent_skipped();
-                continue;
-            }
-            let suspect = memory.agent_is_failing(&plugin.name) || memory.is_failing();
-            let target = AgentTarget {
-                owner: self.owner.clone(),
-                endpoint: plugin.endpoint(&accepted.endpoint, port),
-                path: plugin.path.clone(),
-                authorization: None,
-                tls: TlsSettings { server_name: accepted.tls.server_name.clone(), ..TlsSettings::default() },
-                timeout: effective_timeout(plugin.timeout, accepted.interval),
-                lane: if suspect { Lane::Suspect } else { Lane::Healthy },
-            };
-            let (context, plugin) = (Arc::clone(context), Arc::clone(plugin));
-            let host = Host {
-                endpoint: accepted.endpoint.clone(),
-                checked: !accepted.tls.skip_verify,
-                credentials: accepted.credentials.clone(),
-            };
-            let name = plugin.name.clone();
-            self.asked_at.insert(name.clone(), now);
-            let mut counters = self.counters.remove(&name).unwrap_or_default();
-            let task = self.running.spawn(async move {
-                let observation = ask(&context, &host, &plugin, target, interval, &mut counters).await;
-                (observation, counters)
-            });
-            self.asked.insert(task.id(), (name, task));
         }
+    }
+
+    /// Asks the plugins that need a model in memory, now that the host has told what is there.
+    pub fn start_of_loaded(
+        &mut self,
+        context: &Arc<Context>,
+        accepted: &Accepted,
+        spec: &OllamaServerSpec,
+        plugins: &[Arc<ActivePlugin>],
+        memory: &Memory,
+        loaded: &[LoadedSeen],
+    ) {
+        for plugin in plugins.iter().filter(|plugin| plugin.need != ModelNeed::None) {
+            let pause = self.pauses.entry(plugin.name.clone()).or_default();
+            pause.host_told(loaded.iter().map(|model| model.name.as_str()));
+            let interval = pause.pause(plugin.effective_interval(accepted.interval));
+            let since = self.asked_at.get(&plugin.name).map(Instant::elapsed);
+            if pause.is_due(&plugin.need, since, accepted.interval / 2) && self.is_due(plugin, accepted) {
+                self.ask(context, accepted, spec, plugin, memory, interval);
+            }
+        }
+    }
+
+    /// Whether its interval is over. Without one it is asked at every poll, also at one that somebody asked for. Slots are
+    /// multiples of the server's interval apart, but for how late a poll begins.
+    fn is_due(&self, plugin: &ActivePlugin, accepted: &Accepted) -> bool {
+        let interval = plugin.effective_interval(accepted.interval);
+        let last = self.asked_at.get(&plugin.name).filter(|_| plugin.interval.is_some());
+        last.is_none_or(|last| last.elapsed() + accepted.interval / 2 >= interval)
+    }
+
+    /// Asks one plugin, unless it is turned off here or still talking. Its counters are compared over this interval.
+    fn ask(
+        &mut self,
+        context: &Arc<Context>,
+        accepted: &Accepted,
+        spec: &OllamaServerSpec,
+        plugin: &Arc<ActivePlugin>,
+        memory: &Memory,
+        interval: Duration,
+    ) {
+        let Some(place) = plugin.place(spec) else { return };
+        if self.asked.values().any(|(asked, _)| *asked == plugin.name) {
+            context.metrics.agent_skipped();
+            return;
+        }
+        let suspect = memory.agent_is_failing(&plugin.name) || memory.is_failing();
+        let target = agent_target(self.owner.clone(), accepted, plugin, place, suspect);
+        let (context, plugin) = (Arc::clone(context), Arc::clone(plugin));
+        let host = Host {
+            endpoint: accepted.endpoint.clone(),
+            checked: !accepted.tls.skip_verify,
+            credentials: accepted.credentials.clone(),
+        };
+        let (name, own_interval) = (plugin.name.clone(), plugin.effective_interval(accepted.interval));
+        self.asked_at.insert(name.clone(), Instant::now());
+        let mut counters = self.counters.remove(&name).unwrap_or_default();
+        // Of the others nobody asks whether they moved.
+        let before = (plugin.need != ModelNeed::None).then(|| counters.clone());
+        let task = self.running.spawn(async move {
+            let observation = ask(&context, &host, &plugin, target, interval, &mut counters).await;
+            let moved = before.is_some_and(|before| counters.moved_since(&before));
+            Told { observation, counters, moved, interval: own_interval }
+        });
+        self.asked.insert(task.id(), (name, task));
     }
 
     pub fn is_running(&self) -> bool {
@@ -104,11 +156,14 @@ impl AgentRound {
     pub async fn next(&mut self, metrics: &Metrics) -> Option<AgentObservation> {
         match self.running.join_next_with_id().await {
             None => pending().await,
-            Some(Ok((task, (observation, counters)))) => {
+            Some(Ok((task, told))) => {
                 // One that was given up meanwhile has nothing to say any more.
                 let (plugin, _) = self.asked.remove(&task)?;
-                self.counters.insert(plugin, counters);
-                observation
+                if let Some(pause) = self.pauses.get_mut(&plugin).filter(|_| told.observation.is_some()) {
+                    pause.answered(told.moved, told.interval);
+                }
+                self.counters.insert(plugin, told.counters);
+                told.observation
             }
             Some(Err(error)) => {
                 let (plugin, _) = self.asked.remove(&error.id())?;
@@ -136,6 +191,28 @@ impl AgentRound {
         });
         self.asked_at.remove(plugin);
         self.counters.remove(plugin);
+        self.pauses.remove(plugin);
+    }
+}
+
+/// How a plugin is asked about a host.
+fn agent_target(
+    owner: Owner,
+    accepted: &Accepted,
+    plugin: &ActivePlugin,
+    place: AgentPlace,
+    suspect: bool,
+) -> AgentTarget {
+    // The name that the host's certificate carries is not that of another machine.
+    let server_name = accepted.tls.server_name.clone().filter(|_| place.elsewhere.is_none());
+    AgentTarget {
+        owner,
+        endpoint: plugin.endpoint(&accepted.endpoint, place),
+        path: plugin.path(&accepted.endpoint.host),
+        authorization: None,
+        tls: TlsSettings { server_name, ..TlsSettings::default() },
+        timeout: effective_timeout(plugin.timeout, accepted.interval),
+        lane: if suspect { Lane::Suspect } else { Lane::Healthy },
     }
 }
 
@@ -246,7 +323,8 @@ pub fn plans(plugins: &[Arc<ActivePlugin>], spec: &OllamaServerSpec, interval: D
         .map(|plugin| AgentPlan {
             name: plugin.name.clone(),
             revision: Arc::clone(&plugin.revision),
-            port: plugin.port(&spec.plugin_ports),
+            place: plugin.place(spec),
+            need: plugin.need.clone(),
             interval: plugin.effective_interval(interval),
             rules: Arc::clone(&plugin.rules),
         })

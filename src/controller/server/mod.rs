@@ -4,6 +4,7 @@ pub mod accept;
 mod agents;
 pub mod assess;
 pub mod fleet;
+mod idle_pause;
 pub mod live;
 mod observe;
 pub mod publish;

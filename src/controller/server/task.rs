@@ -16,7 +16,7 @@ use crate::{
         context::Context,
         plugin::index::{ActivePlugin, PluginIndex},
     },
-    probe::{HostOutcome, Owner, text::clean},
+    probe::{HostOutcome, Owner, report::Part, text::clean},
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt;
@@ -50,8 +50,8 @@ pub struct ServerTask {
     current: Arc<OllamaServer>,
     acceptance: Result<Accepted, Rejected>,
     selected: Vec<Arc<ActivePlugin>>,
-    /// Keys of pluginPorts that belong to no plugin of the namespace.
-    unknown_ports: Vec<String>,
+    /// Keys of pluginPorts and pluginHosts that belong to no plugin of the namespace.
+    unknown_keys: Vec<String>,
     round: Round,
     agents: AgentRound,
     timing: Timing,
@@ -84,7 +84,7 @@ impl ServerTask {
             place,
             acceptance,
             selected: Vec::new(),
-            unknown_ports: Vec::new(),
+            unknown_keys: Vec::new(),
             round: Round::default(),
             agents: AgentRound::new(owner.clone()),
             owner,
@@ -156,10 +156,10 @@ impl ServerTask {
         let new_generation = object.metadata.generation != self.current.metadata.generation;
         let labels_changed = object.labels() != self.current.labels();
         let was_polled = self.is_polled();
-        if object.spec.plugin_ports != self.current.spec.plugin_ports {
+        if spec_changed {
             for plugin in &self.selected {
-                if plugin.port(&object.spec.plugin_ports) != plugin.port(&self.current.spec.plugin_ports) {
-                    // On another port another program answers.
+                if plugin.place(&object.spec) != plugin.place(&self.current.spec) {
+                    // At another place another program answers.
                     self.agents.forget(&plugin.name);
                     self.round.forget(&plugin.name);
                 }
@@ -249,10 +249,10 @@ impl ServerTask {
                 self.agents.forget(&old.name);
             }
         }
-        let unknown_ports = index.unknown_keys(&namespace, &self.current.spec.plugin_ports);
-        let same_ports = unknown_ports == self.unknown_ports;
-        self.unknown_ports = unknown_ports;
-        !same || !same_ports
+        let unknown_keys = index.unknown_keys(&namespace, &self.current.spec);
+        let same_keys = unknown_keys == self.unknown_keys;
+        self.unknown_keys = unknown_keys;
+        !same || !same_keys
     }
 
     fn on_timer(&mut self) {
@@ -321,6 +321,13 @@ impl ServerTask {
             // It was not asked for its models, so it is when it is back.
             self.timing.last_models = None;
         }
+        if let (HostOutcome::Online(report), Ok(accepted)) = (&outcome, &self.acceptance)
+            && let Part::Known(loaded) = &report.loaded
+        {
+            // Only now it is known whether asking these would wake a model.
+            let (spec, plugins) = (&self.current.spec, &self.selected);
+            self.agents.start_of_loaded(&self.context, accepted, spec, plugins, &self.memory, loaded);
+        }
         self.round.host_answered(outcome, Instant::now() + AGENT_GRACE);
         self.finish_round_if_complete();
     }
@@ -365,7 +372,7 @@ impl ServerTask {
             generation: self.current.metadata.generation,
             acceptance,
             plugins: &plans,
-            unknown_ports: &self.unknown_ports,
+            unknown_keys: &self.unknown_keys,
             requested_at: requested_at.as_deref(),
         };
         let memory = std::mem::take(&mut self.memory);

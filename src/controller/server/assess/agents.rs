@@ -13,8 +13,11 @@ use crate::{
         quantity::Quantity,
         server_status::{Machine, PLUGINS_MAX, PluginReport, Scalar},
     },
-    controller::server::{live::AgentSnapshot, transition::Transition},
-    plugins::{readings::Readings, rules::CompiledRule, values::AgentValues},
+    controller::{
+        plugin::index::AgentPlace,
+        server::{live::AgentSnapshot, transition::Transition},
+    },
+    plugins::{model_need::ModelNeed, readings::Readings, rules::CompiledRule, values::AgentValues},
     probe::Failure,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -31,6 +34,8 @@ const VALUES_BYTES_MAX: usize = 4 * 1024;
 pub const EVALUATION_FAILED: &str = "EvaluationFailed";
 /// Reason in the report of a plugin that answers, but whose conditions have no room on this server.
 pub const TOO_MANY_CONDITIONS: &str = "TooManyConditions";
+/// Message of a plugin that is not asked now.
+const IDLE: &str = "not asked: no model that it needs is known to be awake in the host's memory";
 /// Longest message of a report.
 const MESSAGE_MAX: usize = 256;
 
@@ -44,8 +49,10 @@ pub struct AgentPlan {
     pub name: String,
     /// Changes when the plugin is edited.
     pub revision: Arc<str>,
-    /// Where it is asked; another port is another program.
-    pub port: Option<u16>,
+    /// Where it is asked; `None`: it is turned off here.
+    pub place: Option<AgentPlace>,
+    /// What must be in the host's memory for it to be asked.
+    pub need: ModelNeed,
     /// Time between two readings as they are meant to come.
     pub interval: Duration,
     pub rules: Arc<[CompiledRule]>,
@@ -54,7 +61,7 @@ pub struct AgentPlan {
 impl AgentPlan {
     /// Its port is 0 here.
     pub fn is_disabled(&self) -> bool {
-        self.port.is_none()
+        self.place.is_none()
     }
 }
 
@@ -85,8 +92,8 @@ pub struct AgentMemory {
     /// Those of the answer before.
     previous: Option<Arc<BTreeMap<String, Scalar>>>,
     rules: BTreeMap<String, RuleMemory>,
-    /// The revision of the plugin and the port that all this is from; `None` if an earlier process heard it.
-    source: Option<(Arc<str>, Option<u16>)>,
+    /// The revision of the plugin and the place that all this is from; `None` if an earlier process heard it.
+    source: Option<(Arc<str>, Option<AgentPlace>)>,
     /// What could not be computed in the last answer: of its values, and of its rules.
     value_fault: Option<String>,
     rule_fault: Option<String>,
@@ -101,6 +108,8 @@ enum State {
     #[default]
     Unknown,
     Active,
+    /// It is not asked, for what it needs is not in the host's memory.
+    Idle,
     Error,
 }
 
@@ -111,13 +120,13 @@ impl AgentMemory {
         let same = self
             .source
             .as_ref()
-            .is_none_or(|(revision, port)| *revision == plan.revision && *port == plan.port);
+            .is_none_or(|(revision, place)| *revision == plan.revision && *place == plan.place);
         if !same {
             self.comparable = false;
             self.rules.values_mut().for_each(RuleMemory::begin_anew);
         }
         if !same || self.source.is_none() {
-            self.source = Some((Arc::clone(&plan.revision), plan.port));
+            self.source = Some((Arc::clone(&plan.revision), plan.place.clone()));
         }
     }
 
@@ -129,6 +138,7 @@ impl AgentMemory {
             .map(|report| {
                 let state = match report.state.as_deref() {
                     Some("Active") => State::Active,
+                    Some("Idle") => State::Idle,
                     Some("Error") => State::Error,
                     _ => State::Unknown,
                 };
@@ -159,8 +169,21 @@ impl AgentMemory {
         self.state == State::Error
     }
 
-    pub fn is_active(&self) -> bool {
-        self.state == State::Active
+    /// Whether it answers, or is not asked for a good reason.
+    pub fn is_healthy(&self) -> bool {
+        matches!(self.state, State::Active | State::Idle)
+    }
+
+    /// Nobody asks it now, so nothing is known of what it would say.
+    fn rest(&mut self) {
+        *self = Self {
+            state: State::Idle,
+            announced: self.announced,
+            last_success: self.last_success.take(),
+            source: self.source.take(),
+            readings: Some(Readings::default()),
+            ..Self::default()
+        };
     }
 }
 
@@ -178,11 +201,20 @@ pub fn observe(
     for agent in memory.agents.values_mut() {
         agent.fresh = false;
     }
+    let idle: BTreeSet<&str> =
+        plans.iter().filter(|plan| is_idle(memory, plan)).map(|plan| plan.name.as_str()).collect();
+    for plugin in &idle {
+        memory.agents.entry((*plugin).to_owned()).or_default().rest();
+    }
     for AgentObservation { plugin, took, result } in observations {
         // A plugin that was deselected meanwhile has nothing to say any more.
         let Some(plan) = plans.iter().find(|plan| plan.name == plugin && !plan.is_disabled()) else {
             continue;
         };
+        // What it said while the model was still awake is over.
+        if idle.contains(plugin.as_str()) {
+            continue;
+        }
         let agent = memory.agents.entry(plugin.clone()).or_default();
         agent.adopt(plan);
         agent.took = Some(took);
@@ -232,6 +264,15 @@ pub fn observe(
     }
 }
 
+/// Whether the plugin needs a model in memory that is not known to be there.
+fn is_idle(memory: &Memory, plan: &AgentPlan) -> bool {
+    let met = match memory.loaded() {
+        Some(loaded) => plan.need.is_met(loaded),
+        None => plan.need == ModelNeed::None,
+    };
+    !met && !plan.is_disabled()
+}
+
 /// Brings the readings and the list of plugins up to date.
 pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
     let mut readings = Readings::default();
@@ -251,8 +292,10 @@ pub fn summarise(memory: &mut Memory, plans: &[AgentPlan]) {
     memory.readings = readings;
 
     let asked = plans.iter().filter(|plan| !plan.is_disabled()).count();
-    let active =
-        plans.iter().filter(|plan| memory.agents.get(&plan.name).is_some_and(AgentMemory::is_active)).count();
+    let active = plans
+        .iter()
+        .filter(|plan| memory.agents.get(&plan.name).is_some_and(AgentMemory::is_healthy))
+        .count();
     memory.status_mut().plugin_summary = (asked > 0).then(|| format!("{active}/{asked}"));
     let without_room = rules::without_room(memory, plans);
     let mut reports: Vec<PluginReport> =
@@ -295,6 +338,8 @@ fn report(plan: &AgentPlan, memory: &Memory, without_room: &BTreeSet<&str>) -> P
     let failure = agent.failure.filter(|_| agent.state == State::Error);
     let (reason, message) = if let Some(failure) = failure {
         (Some(failure.reason()), Some(failure.agent_text().to_owned()))
+    } else if agent.state == State::Idle {
+        (None, Some(IDLE.to_owned()))
     } else if let Some(fault) = agent.fault() {
         (Some(EVALUATION_FAILED), Some(fault.chars().take(MESSAGE_MAX).collect()))
     } else if without_room.contains(plan.name.as_str()) {
@@ -310,6 +355,7 @@ fn report(plan: &AgentPlan, memory: &Memory, without_room: &BTreeSet<&str>) -> P
         state: match agent.state {
             State::Unknown => None,
             State::Active => Some("Active".into()),
+            State::Idle => Some("Idle".into()),
             State::Error => Some("Error".into()),
         },
         reason: reason.map(str::to_owned),
@@ -403,7 +449,7 @@ impl AgentMemory {
             plugin: plugin.to_owned(),
             up: match self.state {
                 _ if self.misses > 0 => Some(false),
-                State::Unknown => None,
+                State::Unknown | State::Idle => None,
                 State::Active => Some(true),
                 State::Error => Some(false),
             },

@@ -41,7 +41,7 @@ pub fn build(memory: &Memory, subject: Subject<'_>, in_maintenance: bool, now: &
         }
         Ok(accepted) => {
             let mut notes: Vec<String> = accepted.notes.iter().map(|note| (*note).to_owned()).collect();
-            notes.extend(unknown_ports(subject.unknown_ports));
+            notes.extend(unknown_keys(subject.unknown_keys));
             let notes = if notes.is_empty() { "the spec is valid".to_owned() } else { notes.join("; ") };
             builder.set(ACCEPTED, Truth::True, "Valid", notes);
             if subject.spec.suspend {
@@ -94,10 +94,10 @@ fn maintenance_message(subject: Subject<'_>) -> String {
     }
 }
 
-/// A mistyped key would leave a plugin on a port that its owner meant to change.
-fn unknown_ports(keys: &[String]) -> Option<String> {
+/// A mistyped key would leave a plugin at a place that its owner meant to change.
+fn unknown_keys(keys: &[String]) -> Option<String> {
     (!keys.is_empty())
-        .then(|| format!("pluginPorts: no FleetPlugin of this namespace has the configKey {}", named(keys)))
+        .then(|| format!("no FleetPlugin of this namespace has the configKey of {}", named(keys)))
 }
 
 /// The first of the names, and whether there are more.
@@ -118,7 +118,7 @@ fn plugins_healthy(builder: &mut Builder<'_>, memory: &Memory, subject: Subject<
         .map(|plan| plan.name.as_str())
         .collect();
     failing.sort_unstable();
-    let all_active = asked.iter().all(|plan| known(&plan.name).is_some_and(AgentMemory::is_active));
+    let all_healthy = asked.iter().all(|plan| known(&plan.name).is_some_and(AgentMemory::is_healthy));
     if !failing.is_empty() {
         builder.set(
             PLUGINS_HEALTHY,
@@ -126,7 +126,7 @@ fn plugins_healthy(builder: &mut Builder<'_>, memory: &Memory, subject: Subject<
             "PluginFailed",
             format!("not working: {}", named(&failing)),
         );
-    } else if all_active {
+    } else if all_healthy {
         builder.set(PLUGINS_HEALTHY, Truth::True, "AllHealthy", "every plugin answers");
     } else {
         builder.set(PLUGINS_HEALTHY, Truth::Unknown, "Pending", "not every plugin has answered yet");

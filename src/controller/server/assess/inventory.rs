@@ -63,6 +63,10 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
     count(&mut misses.version, &report.version, status.version.is_some());
     count(&mut misses.models, &report.models, status.models.is_some());
     count(&mut misses.loaded, &report.loaded, status.loaded_models.is_some());
+    let loaded_before = match &report.loaded {
+        Part::Known(_) => memory.loaded_before.take(),
+        _ => None,
+    };
     let status = memory.status_mut();
     if let Part::Known(version) = report.version {
         if let Some(from) = status.version.take().filter(|from| *from != version) {
@@ -76,10 +80,15 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
             listed = fitting(listed.into_iter(), LOADED_BYTES_MAX);
         }
         let all = i32::try_from(seen.len()).ok();
-        if let Some(known) = &status.loaded_models {
+        let known = status
+            .loaded_models
+            .take()
+            .map(|models| LoadedBefore { models, count: status.loaded_count })
+            .or(loaded_before);
+        if let Some(LoadedBefore { models, count }) = &known {
             let old = Names {
-                names: known.iter().map(|model| model.name.as_str()).collect(),
-                cut: is_cut(known.len(), status.loaded_count),
+                names: models.iter().map(|model| model.name.as_str()).collect(),
+                cut: is_cut(models.len(), *count),
             };
             let new = Names {
                 names: listed.iter().map(|model| model.name.as_str()).collect(),
@@ -109,6 +118,28 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
             status.models = Some(listed.into());
         }
     }
+}
+
+/// What was in the memory of a host when it was last known.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoadedBefore {
+    models: Vec<LoadedModel>,
+    /// Of all, also those that are not listed.
+    count: Option<i32>,
+}
+
+/// What is in the memory of a host that is down is unknown, and goes without a word. It is kept aside, so that on the
+/// host's return only what differs is told.
+pub fn forget_loaded(memory: &mut Memory) {
+    let OllamaServerStatus { loaded_models, loaded_count, vram_used, .. } = &*memory.status;
+    if loaded_models.is_none() && loaded_count.is_none() && vram_used.is_none() {
+        return;
+    }
+    let status = memory.status_mut();
+    let count = status.loaded_count.take();
+    status.vram_used = None;
+    let before = status.loaded_models.take().map(|models| LoadedBefore { models, count });
+    memory.loaded_before = before.or(memory.loaded_before.take());
 }
 
 /// An endpoint that was there and now is not fails like any other; one that never was is an old version's.

@@ -1,7 +1,12 @@
 //! What is known about a server between two polls: the status as it should stand in the object, and the counters that
 //! do not belong there.
 
-use super::{agents::AgentMemory, inventory::Misses, pressure::Pressures, reach::Reach};
+use super::{
+    agents::AgentMemory,
+    inventory::{LoadedBefore, Misses},
+    pressure::Pressures,
+    reach::Reach,
+};
 use crate::{
     api::{OllamaServerStatus, condition},
     controller::server::live::AgentSnapshot,
@@ -27,6 +32,8 @@ pub struct Memory {
     pub(super) skipped: bool,
     /// The last poll could not be made: the host's name led to a refused address, or its credentials could not be had.
     pub(super) refused: Option<Failure>,
+    /// What was in the memory of the host before it went down; what is there now, nobody knows.
+    pub(super) loaded_before: Option<LoadedBefore>,
     /// When the machine started, as of the last time that the host was up; it outlives the readings.
     pub(super) boot_time: Option<Timestamp>,
     /// All readings at full precision, for metrics.
@@ -53,6 +60,7 @@ impl Memory {
             refused: condition::find(&status.conditions, condition::ACCEPTED)
                 .and_then(|accepted| Failure::refusal_of(&accepted.reason, &accepted.message)),
             skipped: false,
+            loaded_before: None,
             boot_time: seed.as_ref().and_then(|seed| seed.boot_time),
             readings: seed.clone().unwrap_or_default(),
             seed,
@@ -67,6 +75,12 @@ impl Memory {
     /// Whether the last poll failed, or the host is known to be down.
     pub fn is_failing(&self) -> bool {
         self.reach.is_failing()
+    }
+
+    /// The names of the models in the host's memory; `None` while that is not known for sure.
+    pub fn loaded(&self) -> Option<impl Iterator<Item = &str>> {
+        let models = self.status.loaded_models.as_ref().filter(|_| self.reach.is_up())?;
+        Some(models.iter().map(|model| model.name.as_str()))
     }
 
     /// Whether the host is not asked for want of credentials.

@@ -24,7 +24,11 @@ use super::{
 };
 use crate::{
     api::{REQUESTED_AT_MAX, condition, endpoint::Endpoint, ollama_server::OllamaServerSpec},
-    probe::{HostOutcome, text::clean},
+    probe::{
+        HostOutcome,
+        report::{HostReport, Part},
+        text::clean,
+    },
 };
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
@@ -43,8 +47,8 @@ pub struct Subject<'a> {
     pub acceptance: &'a Result<Accepted, Rejected>,
     /// The plugins that select this server, oldest first: the first source of a reading wins.
     pub plugins: &'a [AgentPlan],
-    /// Keys of pluginPorts that no plugin of the namespace has.
-    pub unknown_ports: &'a [String],
+    /// Keys of pluginPorts and pluginHosts that no plugin of the namespace has.
+    pub unknown_keys: &'a [String],
     /// The annotation that asks for a poll now.
     pub requested_at: Option<&'a str>,
 }
@@ -199,13 +203,18 @@ fn observe_host(
         HostOutcome::Failed(failure) if failure.is_refusal() => {}
         HostOutcome::Online(report) => {
             memory.status_mut().last_online_time = Some(now.clone());
-            inventory::observe(memory, report, transitions);
             let change = memory.reach.succeeded(accepted.success_threshold);
+            // Until it counts as online again, what is in its memory is no news.
+            let loaded = if memory.reach.is_down() { Part::NotAsked } else { report.loaded };
+            inventory::observe(memory, HostReport { loaded, ..report }, transitions);
             reach::record(memory, change, now, transitions);
         }
         HostOutcome::Failed(failure) => {
-            let change = memory.reach.failed(failure, accepted.failure_threshold, requested);
+            let change = memory.reach.failed(failure, accepted.failure_threshold, requested, now);
             reach::record(memory, change, now, transitions);
+            if memory.reach.is_down() {
+                inventory::forget_loaded(memory);
+            }
         }
     }
 }

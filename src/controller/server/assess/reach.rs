@@ -10,7 +10,7 @@ use crate::{
     controller::server::transition::Transition,
     probe::Failure,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::SignedDuration};
 
 /// The verdict about a host and how it came to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,13 +21,32 @@ pub struct Reach {
     /// Class of the first failure of the running row; it is named while the verdict is still open. As long as there is
     /// one, the host is in doubt.
     first: Option<Failure>,
-    /// Class of the last failure; it is the reason once the host is down.
+    /// Class of the last failure.
     last: Option<Failure>,
+    /// The reason while the host is down: the class that it failed with when that was decided, or that it has failed with
+    /// for as many polls since.
+    told: Option<Failure>,
+    /// Polls in a row that failed with the last class.
+    alike: u32,
+    /// When the reason last became another one; `None`: not in this process.
+    retold: Option<Time>,
 }
+
+/// The least time between two reasons of a host that is down, so that one that fails in turns is not written each time.
+const RETELL_LEAST: SignedDuration = SignedDuration::from_mins(1);
 
 impl Default for Reach {
     fn default() -> Self {
-        Self { verdict: Truth::Unknown, failures: 0, successes: 0, first: None, last: None }
+        Self {
+            verdict: Truth::Unknown,
+            failures: 0,
+            successes: 0,
+            first: None,
+            last: None,
+            told: None,
+            alike: 0,
+            retold: None,
+        }
     }
 }
 
@@ -53,11 +72,19 @@ impl Reach {
                     Failure::ALL.into_iter().find(|class| reachable.message == probe_failing_message(*class));
                 // In doubt all the same, if the message is another version's.
                 let first = first.or(Some(Failure::Timeout));
-                Self { verdict, failures, successes: 0, first, last: first }
+                Self { verdict, failures, first, last: first, ..Self::default() }
             }
             (verdict @ Truth::True, _) => Self { verdict, ..Self::default() },
             (verdict @ Truth::False, _) => {
-                Self { verdict, failures: failures.max(1), successes: 0, first: class, last: class }
+                let class = Failure::from_report(&reachable.reason, Some(&reachable.message)).or(class);
+                Self {
+                    verdict,
+                    failures: failures.max(1),
+                    first: class,
+                    last: class,
+                    told: class,
+                    ..Self::default()
+                }
             }
             (Truth::Unknown, _) => Self::default(),
         }
@@ -79,13 +106,17 @@ impl Reach {
     }
 
     /// A requested poll that fails casts doubt, but does not bring the verdict closer.
-    pub fn failed(&mut self, failure: Failure, threshold: u32, requested: bool) -> Change {
+    pub fn failed(&mut self, failure: Failure, threshold: u32, requested: bool, now: &Time) -> Change {
         self.successes = 0;
+        self.alike = if self.last == Some(failure) { self.alike.saturating_add(1) } else { 1 };
         if !requested {
             self.failures = self.failures.saturating_add(1);
         }
         self.first = self.first.or(Some(failure));
         self.last = Some(failure);
+        if self.verdict == Truth::False {
+            self.retell(failure, threshold, now);
+        }
         let decided = match self.verdict {
             Truth::False => false,
             Truth::Unknown => failure.is_permanent() || self.failures >= threshold,
@@ -94,10 +125,20 @@ impl Reach {
         if decided { self.decide(false) } else { Change::None }
     }
 
+    /// The reason of a host that is down follows its class, once that has lasted.
+    fn retell(&mut self, failure: Failure, threshold: u32, now: &Time) {
+        let lately = self.retold.as_ref().is_some_and(|retold| now.0.duration_since(retold.0) < RETELL_LEAST);
+        if self.told != Some(failure) && self.alike >= threshold && !lately {
+            self.told = Some(failure);
+            self.retold = Some(now.clone());
+        }
+    }
+
     fn decide(&mut self, up: bool) -> Change {
         let first = self.verdict == Truth::Unknown;
         self.verdict = up.into();
         self.last = if up { None } else { self.last };
+        (self.told, self.retold) = (self.last, None);
         if first { Change::First(up) } else { Change::Changed(up) }
     }
 
@@ -122,7 +163,7 @@ impl Reach {
     }
 
     pub fn failure(&self) -> Option<Failure> {
-        self.last
+        self.told.or(self.last)
     }
 
     pub fn has_verdict(&self) -> bool {
@@ -131,8 +172,8 @@ impl Reach {
 
     /// Status, reason and message of Reachable, and of Ready where nothing else takes precedence.
     pub fn condition(&self) -> (Truth, &'static str, String) {
-        match (self.verdict, self.first, self.last) {
-            (verdict @ Truth::False, _, Some(last)) => (verdict, last.reason(), last.text().to_owned()),
+        match (self.verdict, self.first, self.told) {
+            (verdict @ Truth::False, _, Some(told)) => (verdict, told.reason(), told.text().to_owned()),
             (verdict @ Truth::False, _, None) => {
                 (verdict, Failure::Timeout.reason(), Failure::Timeout.text().to_owned())
             }

@@ -2,8 +2,7 @@
 //! changed, and otherwise only as a heartbeat.
 //!
 //! Never a reason: any time, the count of failures, values of plugins, a boot time within its jitter, numbers inside
-//! their dead band. While the host fails, what follows from that (plugins, readings, pressures, the class of the
-//! failure) is none either. Every struct is taken apart without `..`, so that a new field cannot be forgotten here.
+//! their dead band. While the host fails, what follows from that (plugins, readings, pressures) is none either. Every struct is taken apart without `..`, so that a new field cannot be forgotten here.
 
 use super::{pressure::BOOT_TIME_TOLERANCE, rules};
 use crate::api::{
@@ -112,18 +111,9 @@ fn same_conditions(old: &[Condition], new: &[Condition], failing: bool) -> bool 
     old.iter().filter(told).count() == new.iter().filter(told).count()
         && new.iter().filter(told).all(|new| {
             condition::find(old, &new.type_).is_some_and(|old| {
-                old.status == new.status
-                    && ((old.reason == new.reason && old.message == new.message)
-                        || (failing && both_failures(old, new)))
+                old.status == new.status && old.reason == new.reason && old.message == new.message
             })
         })
-}
-
-/// The host is down as before, only in another way.
-fn both_failures(old: &Condition, new: &Condition) -> bool {
-    new.status == "False"
-        && Failure::from_reason(&old.reason).is_some()
-        && Failure::from_reason(&new.reason).is_some()
 }
 
 fn same_lists<T>(old: Option<&[T]>, new: Option<&[T]>, same: fn(&T, &T) -> bool) -> bool {

@@ -1,6 +1,7 @@
 //! What agents read: pressures, reboots, numbers that hardly move, and agents that fail.
 
 use super::*;
+use crate::api::server_status::PluginReport;
 
 #[test]
 fn an_agent_without_credentials_fails_at_once_and_the_server_does_not() {
@@ -135,4 +136,80 @@ fn a_pressure_goes_with_its_plugin_also_while_suspended() {
     scene.plugins.clear();
     scene.step(Observation::None);
     assert_eq!((scene.condition("ThermalPressure"), &scene.memory.status.machine), (None, &None));
+}
+
+/// A plugin that must not wake a model, on a server that has one in memory or not.
+fn scene_with_a_need(need: ModelNeed) -> Scene {
+    let mut scene = Scene::new(json!({})).with_plugin("llama-server");
+    scene.plugins[0].need = need;
+    scene
+}
+
+fn report(scene: &Scene) -> PluginReport {
+    scene.memory.status.plugins.as_ref().unwrap()[0].clone()
+}
+
+/// llama-server b10434 with --sleep-idle-seconds: `/metrics` wakes the model, so nobody asks while it sleeps.
+#[test]
+fn a_plugin_that_needs_a_model_is_idle_and_healthy_without_one() {
+    let mut scene = scene_with_a_need(ModelNeed::Any);
+    let asleep = || online_with(&[], &["llama3.2:latest", "qwen3:8b"]);
+    assert_eq!(scene.poll(asleep()), []);
+    assert_eq!(report(&scene).state.as_deref(), Some("Idle"));
+    assert_eq!(scene.condition("PluginsHealthy"), Some(("True", "AllHealthy")));
+    assert_eq!(scene.memory.status.plugin_summary.as_deref(), Some("1/1"));
+
+    let awake = vec![agent("llama-server", &[(Reading::CpuPercent, 5)])];
+    assert_eq!(scene.poll_with(online(), awake), [Transition::ModelLoaded("qwen3:8b".into())]);
+    assert_eq!(report(&scene).state.as_deref(), Some("Active"));
+    assert_eq!(scene.memory.status.machine.as_ref().unwrap().cpu_percent, Some(5));
+
+    assert_eq!(
+        scene.poll(asleep()),
+        [Transition::ModelUnloaded("qwen3:8b".into())],
+        "falling idle is no Event"
+    );
+    assert_eq!(report(&scene).state.as_deref(), Some("Idle"));
+    assert!(
+        report(&scene).values.is_empty() && scene.memory.status.machine.is_none(),
+        "nobody knows them now"
+    );
+    scene.restart();
+    assert_eq!(scene.writes_of(|scene| assert_eq!(scene.poll(asleep()), [])), 0);
+}
+
+#[rstest]
+#[case::named(ModelNeed::Named("llama3.2:latest".into()), "Idle")]
+#[case::named_and_awake(ModelNeed::Named("qwen3:8b".into()), "Active")]
+fn a_plugin_about_one_model_needs_that_one(#[case] need: ModelNeed, #[case] state: &str) {
+    let mut scene = scene_with_a_need(need);
+    scene.poll_with(online(), vec![agent("llama-server", &[])]);
+    assert_eq!(report(&scene).state.as_deref(), Some(state));
+}
+
+/// Whatever is in the memory of a host that fails, nobody knows it.
+#[test]
+fn a_plugin_that_needs_a_model_is_idle_while_the_host_fails() {
+    let mut scene = scene_with_a_need(ModelNeed::Any);
+    scene.poll_with(online(), vec![agent("llama-server", &[])]);
+    scene.poll_with(failed(Failure::Timeout), vec![agent("llama-server", &[])]);
+    assert_eq!(report(&scene).state.as_deref(), Some("Idle"));
+}
+
+/// An agent that failed, then rested, and answers again, has recovered once.
+#[test]
+fn a_failed_plugin_that_rests_recovers_when_it_answers() {
+    let mut scene = scene_with_a_need(ModelNeed::Any);
+    let mut events = Vec::new();
+    for _ in 0..3 {
+        events.extend(scene.poll_with(online(), vec![agent_failed("llama-server")]));
+    }
+    events.extend(scene.poll(online_with(&[], &["llama3.2:latest", "qwen3:8b"])));
+    assert_eq!(report(&scene).state.as_deref(), Some("Idle"));
+    events.extend(scene.poll_with(online(), vec![agent("llama-server", &[])]));
+    let about: Vec<_> = events
+        .iter()
+        .filter(|event| matches!(event, Transition::PluginFailed { .. } | Transition::PluginRecovered(_)))
+        .collect();
+    assert_eq!(about.len(), 2, "{about:?}");
 }

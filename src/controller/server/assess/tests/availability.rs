@@ -266,3 +266,57 @@ fn messages_are_stable_and_free_of_numbers() {
         scene.memory.status.conditions.iter().map(|condition| condition.message.clone()).collect();
     assert_eq!(first, second);
 }
+
+/// A host that was switched on again, but wants a key now: the old remedy would send its owner to the wrong place.
+#[test]
+fn the_reason_of_a_host_that_is_down_follows_its_class() {
+    let mut scene = Scene::new(json!({}));
+    scene.poll(online());
+    for _ in 0..3 {
+        scene.poll(failed(Failure::ConnectionRefused));
+    }
+    let mut seen = Vec::new();
+    let writes = scene.writes_of(|scene| {
+        for _ in 0..3 {
+            assert_eq!(scene.poll(failed(Failure::Unauthorized)), [], "no second Event");
+            seen.push(scene.ready().1.to_owned());
+        }
+    });
+    assert_eq!(seen, ["ConnectionRefused", "ConnectionRefused", "Unauthorized"]);
+    assert_eq!(writes, 1);
+    scene.restart();
+    scene.poll(failed(Failure::Unauthorized));
+    assert_eq!(scene.ready(), ("False", "Unauthorized"), "a restart goes on from there");
+}
+
+#[test]
+fn the_reason_follows_at_most_once_a_minute() {
+    let mut scene = Scene::new(json!({"poll": {"failureThreshold": 1}}));
+    scene.poll(online());
+    scene.poll(failed(Failure::Timeout));
+    let writes = scene.writes_of(|scene| {
+        // Two minutes, ten seconds each.
+        for poll in 0..12 {
+            let class = if poll % 2 == 0 { Failure::ServerBusy } else { Failure::Timeout };
+            scene.poll(failed(class));
+        }
+    });
+    assert_eq!(writes, 2);
+}
+
+#[test]
+fn a_class_that_does_not_last_is_no_reason() {
+    let mut scene = Scene::new(json!({}));
+    scene.poll(online());
+    for _ in 0..3 {
+        scene.poll(failed(Failure::Timeout));
+    }
+    let writes = scene.writes_of(|scene| {
+        for _ in 0..10 {
+            scene.poll(failed(Failure::ServerBusy));
+            scene.poll(failed(Failure::ServerBusy));
+            scene.poll(failed(Failure::Timeout));
+        }
+    });
+    assert_eq!((writes, scene.ready()), (0, ("False", "Timeout")));
+}

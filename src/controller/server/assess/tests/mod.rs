@@ -6,7 +6,9 @@ mod models;
 mod rules;
 
 use super::*;
-use crate::api::fleet_plugin::Reading;
+use crate::{
+    api::fleet_plugin::Reading, controller::plugin::index::AgentPlace, plugins::model_need::ModelNeed,
+};
 use crate::{
     api::{OllamaServerStatus, server_status::Scalar},
     args::PollArgs,
@@ -33,8 +35,9 @@ struct Flags {
 
 fn plan(name: &str, port: Option<u16>) -> AgentPlan {
     AgentPlan {
+        need: ModelNeed::None,
         name: name.into(),
-        port,
+        place: port.map(|port| AgentPlace { elsewhere: None, port }),
         revision: "1".into(),
         interval: Duration::from_secs(10),
         rules: Arc::default(),
@@ -48,7 +51,7 @@ struct Scene {
     generation: i64,
     plugins: Vec<AgentPlan>,
     labels: BTreeMap<String, String>,
-    unknown_ports: Vec<String>,
+    unknown_keys: Vec<String>,
     now: Timestamp,
     published: OllamaServerStatus,
     writes: usize,
@@ -65,7 +68,7 @@ impl Scene {
             generation: 1,
             plugins: Vec::new(),
             labels: BTreeMap::new(),
-            unknown_ports: Vec::new(),
+            unknown_keys: Vec::new(),
             now: "2026-11-22T00:00:00Z".parse().unwrap(),
             published: OllamaServerStatus::default(),
             writes: 0,
@@ -89,7 +92,7 @@ impl Scene {
             generation: Some(self.generation),
             acceptance: &acceptance,
             plugins: &self.plugins,
-            unknown_ports: &self.unknown_ports,
+            unknown_keys: &self.unknown_keys,
             requested_at: self.requested_at.as_deref(),
         };
         let Assessment { memory, transitions } =

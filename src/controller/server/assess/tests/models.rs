@@ -86,3 +86,49 @@ fn an_endpoint_that_goes_away_is_said_to_give_nothing() {
     let ready = condition::find(&scene.memory.status.conditions, "Ready").unwrap();
     assert!(ready.message.contains("loadedModels"), "{}", ready.message);
 }
+
+/// A machine that is off has nothing in its memory, and one that cannot be reached may have anything there.
+#[test]
+fn what_is_in_the_memory_of_a_host_that_is_down_is_unknown() {
+    let mut scene = Scene::new(json!({}));
+    scene.poll(online());
+    let mut events = Vec::new();
+    for _ in 0..3 {
+        assert!(scene.memory.status.loaded_models.is_some(), "it stands until there is a verdict");
+        events.extend(scene.poll(failed(Failure::Timeout)));
+    }
+    let status = &scene.memory.status;
+    assert_eq!(
+        (status.loaded_models.as_ref(), status.loaded_count, status.vram_used.as_ref()),
+        (None, None, None)
+    );
+    assert_eq!(
+        (status.model_count, status.version.as_deref()),
+        (Some(2), Some("0.24.0")),
+        "what is on disk stays"
+    );
+    assert_eq!(events, [Transition::ServerOffline(Some(Failure::Timeout))], "and goes without a word");
+}
+
+#[rstest]
+#[case::the_same(&["qwen3:8b"], &[])]
+#[case::gone(&[], &[Transition::ModelUnloaded("qwen3:8b".into())])]
+#[case::another(&["llama3.2:latest"], &[
+    Transition::ModelLoaded("llama3.2:latest".into()),
+    Transition::ModelUnloaded("qwen3:8b".into()),
+])]
+fn on_the_return_of_a_host_only_what_differs_is_told(#[case] loaded: &[&str], #[case] told: &[Transition]) {
+    let mut scene = Scene::new(json!({"poll": {"successThreshold": 2}}));
+    scene.poll(online());
+    for _ in 0..5 {
+        scene.poll(failed(Failure::Timeout));
+    }
+    let back = || online_with(loaded, &["llama3.2:latest", "qwen3:8b"]);
+    assert_eq!(scene.poll(back()), [], "it does not count as online yet");
+    assert_eq!(scene.memory.status.loaded_count, None);
+    let events = scene.poll(back());
+    assert_eq!(events[0], Transition::ServerOnline);
+    assert_eq!(&events[1..], told);
+    assert_eq!(scene.memory.status.loaded_count, i32::try_from(loaded.len()).ok());
+    assert_eq!(scene.poll(back()), []);
+}

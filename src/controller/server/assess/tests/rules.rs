@@ -248,7 +248,7 @@ fn a_server_has_room_for_sixteen_conditions_and_says_when_there_are_more() {
 #[test]
 fn an_unknown_key_of_plugin_ports_is_a_warning_that_keeps_the_spec_valid() {
     let mut scene = Scene::new(json!({"pluginPorts": {"metricPort": 9100}}));
-    scene.unknown_ports = vec!["metricPort".into()];
+    scene.unknown_keys = vec!["metricPort".into()];
     scene.poll(online());
     assert_eq!(scene.condition("Accepted"), Some(("True", "Valid")));
     let accepted = condition::find(&scene.memory.status.conditions, "Accepted").unwrap();
