@@ -29,10 +29,11 @@ CONNECTION_SECONDS = 5.0
 MAX_CONNECTIONS = 16
 
 CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal")
-# Intel, Raspberry Pi, NVIDIA's boards, Snapdragon (cpu0-thermal, cpu-0-0-thermal, cpu0-0-top-thermal),
-# RK3588 (bigcore0-thermal), other boards of Rockchip.
+# Intel; Raspberry Pi, NVIDIA's boards (CPU-therm), Snapdragon (cpu0-thermal, cpu-0-0-thermal,
+# cpu0-0-top-thermal); RK3588 (bigcore0-thermal); other boards of Rockchip.
 CPU_ZONES = re.compile(
-    r"^(x86_pkg_temp|cpu|cpu[-_\w]*[-_](thermal|therm)|(big|little)[-_]?core\d*[-_]thermal|soc[-_]thermal)$",
+    r"^(x86_pkg_temp|cpu|cpu[-_\w]*[-_]therm(al)?"
+    r"|(big|little)[-_]?core\d*[-_]thermal|soc[-_]thermal)$",
     re.IGNORECASE,
 )
 # What nvidia-smi prints for a number that it does not know: "[N/A]", "[Not Supported]",
@@ -79,7 +80,7 @@ def highest(values):
 
 
 def run_tool(command, timeout, may_fail=False):
-    """Standard output of a command, or None if it is missing, takes too long, or fails and may not."""
+    """Standard output of a command; None if it is missing, too slow, or fails and may not."""
     try:
         process = subprocess.Popen(
             command,
