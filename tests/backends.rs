@@ -2,7 +2,7 @@
 //! costs. The hosts are sockets that answer as recorded from the real programs, and count.
 
 use crate::support::{
-    ControlPlane, Operator, PATIENCE, Scene, condition, eventually, holds_for,
+    ControlPlane, Operator, PATIENCE, Scene, condition, eventually, holds_for, metric_value,
     objects::server_with,
     raw_host::{RawHost, Script, script},
 };
@@ -121,7 +121,10 @@ async fn litellm_is_polled_without_a_single_completion() {
     assert_eq!((status.model_count, status.loaded_count), (Some(1), None));
     assert!(status.loaded_models.is_none() && status.vram_used.is_none(), "{status:?}");
     let metrics = scene.operator.metrics().await;
-    assert!(!metrics.contains("ollama_fleet_model_loaded"), "{metrics}");
+    for series in ["model_loaded", "server_loaded_models", "server_vram_used_bytes"] {
+        assert!(!metrics.contains(&format!("\nollama_fleet_{series}{{")), "{series}");
+    }
+    assert_eq!(metric_value(&metrics, "ollama_fleet_server_models", &[("server", "plain")]), Some(1.0));
 }
 
 /// A health that runs models shows it in its answer: it has been asked once, and is not again, whoever starts the operator
