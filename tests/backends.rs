@@ -2,7 +2,7 @@
 //! costs. The hosts are sockets that answer as recorded from the real programs, and count.
 
 use crate::support::{
-    ControlPlane, Operator, PATIENCE, Scene, condition, eventually, holds_for,
+    ControlPlane, Operator, PATIENCE, Scene, condition, eventually, holds_for, metric_value,
     objects::server_with,
     raw_host::{RawHost, Script, script},
 };
@@ -101,7 +101,7 @@ async fn message(scene: &Scene, name: &str, type_: &str) -> String {
 /// asked for its list only; with the path that costs nothing, for that too. What is in its memory is nobody's knowledge.
 #[tokio::test]
 async fn litellm_is_polled_without_a_single_completion() {
-    let scene = Scene::new(0).await;
+    let scene = Scene::new(1).await;
     let rows = [
         ("/v1/models", 200, LITELLM_MODELS),
         ("/health", 200, LITELLM_HEALTH),
@@ -121,14 +121,17 @@ async fn litellm_is_polled_without_a_single_completion() {
     assert_eq!((status.model_count, status.loaded_count), (Some(1), None));
     assert!(status.loaded_models.is_none() && status.vram_used.is_none(), "{status:?}");
     let metrics = scene.operator.metrics().await;
-    assert!(!metrics.contains("ollama_fleet_model_loaded"), "{metrics}");
+    for series in ["model_loaded", "server_loaded_models", "server_vram_used_bytes"] {
+        assert!(!metrics.contains(&format!("\nollama_fleet_{series}{{")), "{series}");
+    }
+    assert_eq!(metric_value(&metrics, "ollama_fleet_server_models", &[("server", "plain")]), Some(1.0));
 }
 
 /// A health that runs models shows it in its answer: it has been asked once, and is not again, whoever starts the operator
 /// anew or asks for a poll, until the spec is edited.
 #[tokio::test]
 async fn a_health_path_that_runs_models_is_asked_once() {
-    let scene = Scene::new(0).await;
+    let scene = Scene::new(1).await;
     let rows = [
         ("/v1/models", 200, LITELLM_MODELS),
         ("/health", 200, LITELLM_HEALTH),
@@ -176,7 +179,7 @@ async fn a_health_path_that_runs_models_is_asked_once() {
 /// A generic server is asked one path and no other, and says what to write where there is nothing.
 #[tokio::test]
 async fn a_generic_server_is_asked_its_health_path_and_nothing_else() {
-    let scene = Scene::new(0).await;
+    let scene = Scene::new(1).await;
     let named = Fake::start(&[("/-/healthy?x=1", 200, "<html>up</html>"), ("/health", 200, "")]).await;
     let lacking = Fake::start(&[("/", 200, "It works")]).await;
     // LM Studio 0.4.17 answers so at every path that it does not have.
@@ -200,7 +203,7 @@ async fn a_generic_server_is_asked_its_health_path_and_nothing_else() {
 /// llama-server b10434 with --sleep-idle-seconds: a poll asks nothing that wakes it, and what sleeps is not in memory.
 #[tokio::test]
 async fn a_sleeping_llama_server_is_known_to_sleep_and_left_asleep() {
-    let scene = Scene::new(0).await;
+    let scene = Scene::new(1).await;
     let props = |asleep: bool| format!(r#"{{"default_generation_settings":{{}},"is_sleeping":{asleep}}}"#);
     let fake = Fake::start(&[
         ("/v1/models", 200, LLAMA_MODELS),
@@ -237,7 +240,7 @@ async fn a_sleeping_llama_server_is_known_to_sleep_and_left_asleep() {
 /// well; behind a gateway that cannot reach it the reason says who answers; a key that it wants is told.
 #[tokio::test]
 async fn vllm_is_as_well_as_its_health() {
-    let scene = Scene::new(0).await;
+    let scene = Scene::new(1).await;
     let well = [
         ("/v1/models", 200, VLLM_MODELS),
         ("/health", 200, ""),
@@ -270,7 +273,7 @@ async fn vllm_is_as_well_as_its_health() {
 /// Pages, and JSON of others, are no Ollama and no vLLM, at once and for good.
 #[tokio::test]
 async fn another_api_is_not_taken_for_the_one_that_is_wanted() {
-    let scene = Scene::new(0).await;
+    let scene = Scene::new(1).await;
     let page = "<!doctype html><html></html>";
     let lm_studio = r#"{"error":"Unexpected endpoint or method. (GET /x)"}"#;
     let rows: Vec<(&str, &str, Vec<(&'static str, u16, &str)>)> = vec![
@@ -313,7 +316,7 @@ async fn another_api_is_not_taken_for_the_one_that_is_wanted() {
 /// all the same; and one that never answers for them keeps nobody from what is in memory.
 #[tokio::test]
 async fn what_is_due_gets_its_turn_at_a_host_that_hangs() {
-    let scene = Scene::new(0).await;
+    let scene = Scene::new(1).await;
     let tags = r#"{"models":[{"name":"qwen3:8b","size":5225388164}]}"#;
     let ps = r#"{"models":[{"name":"qwen3:8b","size":6000000000,"size_vram":6000000000}]}"#;
     let version = ("/api/version", 200, r#"{"version":"0.4.7"}"#);

@@ -44,7 +44,9 @@ const LITELLM: &str = r#"{"healthy_endpoints":[{"api_base":"http://192.0.2.7/v1"
 #[case::a_page(200, "<!DOCTYPE html><title>up</title>", Ok(Health::Page))]
 #[case::not_found(404, "404 page not found", Ok(Health::NotThere))]
 #[case::not_allowed(405, "", Ok(Health::NotThere))]
-// mlx_lm.server without its model, and vLLM with a dead engine.
+// mlx_lm.server 0.32.2 without its model.
+#[case::mlx(503, r#"{"status": "unavailable"}"#, Err(Failure::ServerBusy))]
+// vLLM 0.32.0 with a dead engine, by version.
 #[case::error(500, "", Err(Failure::InvalidResponse))]
 #[case::unavailable(503, "", Err(Failure::ServerBusy))]
 #[case::proxy(502, "<html>502 Bad Gateway</html>", Err(Failure::ProxyError))]

@@ -254,11 +254,10 @@ impl Ask<'_> {
 /// The label of a request in metrics.
 fn call(path: &str) -> &'static str {
     match path {
-        "/api/version" => "version",
+        "/api/version" | "/version" => "version",
         "/api/ps" => "ps",
         "/api/tags" => "tags",
         "/v1/models" => "models",
-        "/version" => "version",
         "/props" => "props",
         _ => "root",
     }

@@ -50,7 +50,7 @@ async fn tags(ask: &Ask<'_>, last: bool) -> Part<Vec<ModelSeen>> {
 }
 
 /// Whether what was said is Ollama's: a well-formed list, with or without a version; or a version that is older than the
-/// list of what is in memory. A version alone is also what Open WebUI and llama-swap have. A host that is `proven`, as it
+/// list of what is in memory. A version alone is also what `Open WebUI` and llama-swap have. A host that is `proven`, as it
 /// has shown a list before, stays Ollama while only the lists are in trouble.
 fn judge(
     version: &Part<String>,

@@ -88,7 +88,6 @@ fn verdict(list: &List, health: Option<Result<Health, Failure>>, named: bool) ->
     match (list, health) {
         (List::Known(_), None) | (_, Some(Ok(Health::Well))) => Ok(()),
         (List::Failed(failure), None) => Err(*failure),
-        (List::NotThere, None) => Err(Failure::NotOllama),
         (_, Some(Ok(Health::Page))) if named => Ok(()),
         (_, Some(Ok(Health::NotThere))) if named => Err(Failure::NoHealthPath),
         // Beside a list, a default path that is not there, or not for everybody, says nothing.
@@ -96,7 +95,7 @@ fn verdict(list: &List, health: Option<Result<Health, Failure>>, named: bool) ->
             List::Known(_),
             Some(Ok(Health::Page | Health::NotThere) | Err(Failure::Unauthorized | Failure::KeyRejected)),
         ) if !named => Ok(()),
-        (_, Some(Ok(Health::Page | Health::NotThere))) => Err(Failure::NotOllama),
+        (List::NotThere, None) | (_, Some(Ok(Health::Page | Health::NotThere))) => Err(Failure::NotOllama),
         (_, Some(Err(failure))) => Err(failure),
     }
 }

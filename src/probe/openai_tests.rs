@@ -42,7 +42,7 @@ fn health_is_asked_only_where_it_is_free_or_named(
 #[rstest]
 #[case::a_list(of("openai"), None, false, Ok(()))]
 #[case::both(of("vllm"), Some(Ok(Health::Well)), false, Ok(()))]
-// vLLM 0.32.0 with a dead engine lists its models and has 503 at /health; mlx_lm.server 0.32.2 likewise, if named.
+// vLLM 0.32.0 with a dead engine lists its models and has 503 at /health.
 #[case::dead_engine(of("vllm"), Some(Err(Failure::ServerBusy)), false, Err(Failure::ServerBusy))]
 #[case::internal_error(of("vllm"), Some(Err(Failure::InvalidResponse)), false, Err(Failure::InvalidResponse))]
 #[case::proxy(of("vllm"), Some(Err(Failure::ProxyError)), false, Err(Failure::ProxyError))]
@@ -87,6 +87,21 @@ fn health_is_asked_only_where_it_is_free_or_named(
     false,
     Err(Failure::Unauthorized)
 )]
+// mlx_lm.server 0.32.2 without its model lists nothing, or sends an empty body.
+#[case::mlx_without_its_model(known(""), Some(Err(Failure::ServerBusy)), false, Err(Failure::ServerBusy))]
+#[case::mlx_with_an_empty_body(
+    List::Failed(Failure::InvalidResponse),
+    None,
+    false,
+    Err(Failure::InvalidResponse)
+)]
+#[case::mlx_with_an_empty_body_and_well(
+    List::Failed(Failure::InvalidResponse),
+    Some(Ok(Health::Well)),
+    true,
+    Ok(())
+)]
+#[case::nothing_listed_and_well(known(""), Some(Ok(Health::Well)), false, Ok(()))]
 #[case::refused(List::Failed(Failure::Unauthorized), None, false, Err(Failure::Unauthorized))]
 #[case::refused_but_the_named_path_is_well(
     List::Failed(Failure::Unauthorized),

@@ -71,7 +71,13 @@ fn a_list_is_of_one_maker_or_of_nobody_that_is_known(
 )]
 #[case::litellm(LITELLM, None, None)]
 #[case::ollama(OLLAMA, None, None)]
-#[case::nothing_listed(r#"{"data":[]}"#, None, None)]
+// mlx_lm.server 0.32.2 names no owner, and nothing at all without its model.
+#[case::mlx(
+    r#"{"object":"list","data":[{"id":"mlx-community/x","object":"model","created":1796094811}]}"#,
+    None,
+    None
+)]
+#[case::nothing_listed(r#"{"object":"list","data":[]}"#, None, None)]
 #[case::null(r#"{"object":"list","data":null}"#, None, None)]
 #[case::a_state_of_tomorrow(r#"{"data":[{"id":"x","status":{"value":"hibernating"}}]}"#, None, None)]
 #[case::one_without_a_state(

@@ -49,6 +49,14 @@ pub const MODEL: &[&str] = &[
     "models",
     "data",
     "version",
+    "owned_by",
+    "status",
+    "value",
+    "error",
+    "is_sleeping",
+    "default_generation_settings",
+    "healthy_endpoints",
+    "unhealthy_endpoints",
 ];
 pub const AGENT: &[&str] = &[
     "hostname",
