@@ -102,6 +102,7 @@ async fn read_agent(prober: &Prober, endpoint: &Endpoint) -> Option<Failure> {
         owner: owner("agent"),
         endpoint,
         path,
+        accept: "*/*",
         authorization: None,
         tls: TlsSettings::default(),
         timeout: Duration::from_secs(10),
