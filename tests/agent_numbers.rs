@@ -128,7 +128,7 @@ async fn what_an_answer_lacked_is_told() {
         ("gone", "the agent answers 404 to /gone"),
         ("page", "the answer is a page (HTML or XML), not metrics"),
         ("line", "line 3 of the answer is not in Prometheus' text format"),
-        ("cut", "the answer is not JSON (line 2, column 20)"),
+        ("cut", "the answer is not JSON (line 2, column 19)"),
         (
             "other",
             "none of the plugin's values is in the answer; the first that is missing: value gpuTemp, path $.temps.gpu",
