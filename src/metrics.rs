@@ -21,6 +21,8 @@ use prometheus_client::{
     registry::Registry,
 };
 use std::{
+    fmt::Debug,
+    hash::Hash,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -152,23 +154,18 @@ impl Metrics {
             "Time of one reading of an agent",
             agent_read_duration.clone(),
         );
-        let scrape_failures = Family::default();
-        registry.register(
-            "plugin_scrape_failures",
-            "Readings of agents that failed, by reason",
-            scrape_failures.clone(),
-        );
+        let scrape_failures =
+            counters(&mut registry, "plugin_scrape_failures", "Readings of agents that failed, by reason");
         let scrapes_skipped = Counter::default();
         registry.register(
             "plugin_scrapes_skipped",
             "Readings of agents that never began, for want of a slot, because another object asks the same address, or because the one before was still under way",
             scrapes_skipped.clone(),
         );
-        let readings_rejected = Family::default();
-        registry.register(
+        let readings_rejected = counters(
+            &mut registry,
             "readings_rejected",
             "Readings of agents that no machine can have and that are left out, by reading",
-            readings_rejected.clone(),
         );
         let secret_reads = Family::default();
         registry.register("secret_reads", "Readings of Secrets, by what came of them", secret_reads.clone());
@@ -335,6 +332,16 @@ impl Metrics {
     pub fn panicked(&self) {
         self.panics.inc();
     }
+}
+
+/// Counters by a label.
+fn counters<L>(registry: &mut Registry, name: &str, help: &str) -> Family<L, Counter>
+where
+    L: EncodeLabelSet + Clone + Debug + Eq + Hash + Send + Sync + 'static,
+{
+    let counters = Family::default();
+    registry.register(name, help, counters.clone());
+    counters
 }
 
 fn request_histogram() -> Histogram {

@@ -7,6 +7,7 @@
 
 mod address_policy;
 mod agent_guide;
+mod agent_numbers;
 mod api;
 mod apiserver_faults;
 mod apiserver_watches;

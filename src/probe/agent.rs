@@ -91,7 +91,8 @@ impl Question for AgentTarget {
             body_max: BODY_MAX,
             begin_is_enough: false,
             deadline,
-            last: true,
+            // Asked to close, pmproxy of PCP 6.0 cuts its answer at 4 KiB; the connection is closed here, with its client.
+            last: false,
         };
         let answer = prober.clients.get(request).await?;
         let status = answer.status;

@@ -235,10 +235,8 @@ fn each_sample<'a>(
     Text { body, seconds }: Text<'a>,
     mut visit: impl FnMut(&str, &Labels<'a>, f64, Option<f64>) -> Result<(), AgentFailure>,
 ) -> Result<(), AgentFailure> {
-    let text = str::from_utf8(body).map_err(|error| {
-        let good = &body[..error.valid_up_to()];
-        not_text(body, good.iter().filter(|byte| **byte == b'\n').count() + 1)
-    })?;
+    let text = str::from_utf8(body)
+        .map_err(|error| not_text(body, body[..error.valid_up_to()].split(|byte| *byte == b'\n').count()))?;
     let unit = if seconds { 1.0 } else { 1000.0 };
     let mut labels = Labels::default();
     let mut exemplar = Labels::default();

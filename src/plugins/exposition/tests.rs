@@ -241,7 +241,7 @@ fn of_one_series_the_newest_sample_counts(#[case] body: &str, #[case] seconds: b
     assert_eq!(unlabelled(body, 8).unwrap().numbers["t"].to_bits(), expected.to_bits());
 }
 
-/// Exporters of client_golang 1.20 (common 0.66) and client_python 0.22 and later write quotes where `allow-utf-8` is
+/// Exporters of `client_golang` 1.20 (common 0.66) and `client_python` 0.22 and later write quotes where `allow-utf-8` is
 /// asked for, and else what they escape it to.
 #[rstest]
 #[case::quoted("{\"gpu.temperature\",\"hw.id\"=\"0\"} 71\n", &[71.0])]

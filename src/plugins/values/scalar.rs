@@ -42,7 +42,7 @@ pub fn largest_of_each(members: impl Iterator<Item = (u64, f64)>) -> Vec<f64> {
         let place = *places.entry(group).or_insert(largest.len());
         match largest.get_mut(place) {
             None => largest.push(number),
-            Some(known) if number.is_finite() && !(*known >= number) => *known = number,
+            Some(known) if number.is_finite() && (!known.is_finite() || *known < number) => *known = number,
             Some(_) => {}
         }
     }

@@ -6,7 +6,7 @@ use crate::{
     probe::Failure,
 };
 use rstest::rstest;
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 fn compiled(format: &str, values: Json) -> Result<CompiledValues, ValueError> {
     let agent = json!({"defaultPort": 1, "endpoint": "/", "format": format, "values": values});

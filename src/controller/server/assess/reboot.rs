@@ -11,6 +11,10 @@ use k8s_openapi::jiff::{SignedDuration, Timestamp};
 /// By how much the clocks of the machine and of the operator may differ.
 const CLOCKS_DIFFER: SignedDuration = SignedDuration::from_secs(60);
 
+/// The same for a machine that has just started and is about to set its clock: times are told in whole seconds, and no
+/// machine answers within so few of its start.
+const CLOCKS_DIFFER_AT_START: SignedDuration = SignedDuration::from_secs(5);
+
 /// When a machine started, as it is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Boot {
@@ -46,7 +50,7 @@ impl Boot {
         (self.time, self.since) = (time, now);
         // A machine that has just started sets its clock, often by minutes.
         let has_just_started = before.shown.duration_since(before.since) <= CLOCKS_DIFFER;
-        let tolerance = if has_just_started { SignedDuration::ZERO } else { CLOCKS_DIFFER };
+        let tolerance = if has_just_started { CLOCKS_DIFFER_AT_START } else { CLOCKS_DIFFER };
         moved > BOOT_TIME_TOLERANCE && before.shown.duration_since(time) <= tolerance
     }
 }
