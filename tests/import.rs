@@ -399,8 +399,9 @@ fn the_documented_commands_show_the_exit_code() {
             .unwrap();
             let program = format!("{} import", binaries::kubectl_ollama().display());
             // Whatever follows is not reached, or is not there.
-            let script =
-                command.replace("kubectl ollama import", &program).replace("kubectl apply", "touch applied #");
+            let script = command
+                .replace("kubectl ollama import", &program)
+                .replace("kubectl apply", "touch applied #");
             let ended = Command::new("sh").args(["-c", &script]).current_dir(old.path()).output().unwrap();
             assert_eq!(ended.status.code(), Some(1), "{command}");
             assert!(!old.path().join("applied").exists(), "{command}");

@@ -249,6 +249,7 @@ pub fn plans(plugins: &[Arc<ActivePlugin>], spec: &OllamaServerSpec, interval: D
             port: plugin.port(&spec.plugin_ports),
             interval: plugin.effective_interval(interval),
             rules: Arc::clone(&plugin.rules),
+            credentials: plugin.credentials.clone(),
         })
         .collect()
 }

@@ -13,7 +13,10 @@ use crate::{
         quantity::Quantity,
         server_status::{Machine, PLUGINS_MAX, PluginReport, Scalar},
     },
-    controller::server::{live::AgentSnapshot, transition::Transition},
+    controller::{
+        credentials::References,
+        server::{live::AgentSnapshot, transition::Transition},
+    },
     plugins::{readings::Readings, rules::CompiledRule, values::AgentValues},
     probe::Failure,
 };
@@ -49,6 +52,8 @@ pub struct AgentPlan {
     /// Time between two readings as they are meant to come.
     pub interval: Duration,
     pub rules: Arc<[CompiledRule]>,
+    /// The Secrets that it is asked with, by name.
+    pub credentials: References,
 }
 
 impl AgentPlan {
@@ -294,7 +299,7 @@ fn report(plan: &AgentPlan, memory: &Memory, without_room: &BTreeSet<&str>) -> P
     };
     let failure = agent.failure.filter(|_| agent.state == State::Error);
     let (reason, message) = if let Some(failure) = failure {
-        (Some(failure.reason()), Some(failure.agent_text().to_owned()))
+        (Some(failure.reason()), Some(failure.agent_told(plan.credentials.names()).into_owned()))
     } else if let Some(fault) = agent.fault() {
         (Some(EVALUATION_FAILED), Some(fault.chars().take(MESSAGE_MAX).collect()))
     } else if without_room.contains(plan.name.as_str()) {

@@ -11,7 +11,10 @@ use crate::api::fleet_plugin::Reading;
 use crate::{
     api::{OllamaServerStatus, server_status::Scalar},
     args::PollArgs,
-    controller::server::{accept::accept, transition::Sensor},
+    controller::{
+        credentials::References,
+        server::{accept::accept, transition::Sensor},
+    },
     plugins::{readings::Readings, values::AgentValues},
     probe::{
         Failure,
@@ -39,6 +42,7 @@ fn plan(name: &str, port: Option<u16>) -> AgentPlan {
         revision: "1".into(),
         interval: Duration::from_secs(10),
         rules: Arc::default(),
+        credentials: References::default(),
     }
 }
 
@@ -182,5 +186,5 @@ fn agent_failed(plugin: &str) -> AgentObservation {
 }
 
 fn no_credential(problem: Problem) -> Failure {
-    Failure::NoCredential(NoCredential { role: Role::Authorization, problem })
+    Failure::NoCredential(NoCredential::of(Role::Authorization, problem))
 }
