@@ -424,7 +424,7 @@ async fn a_plugin_that_has_not_counted_yet_is_pending() {
     .await;
     assert_eq!(counts().await, "1/1");
     let nowhere = json!({"serverSelector": {"matchLabels": {"none": "such"}}});
-    objects::patch_spec::<FleetPlugin>(&scene.client, &scene.namespace, "fleet-metrics", nowhere).await;
+    patch_spec::<FleetPlugin>(&scene.client, &scene.namespace, "fleet-metrics", nowhere).await;
     eventually(PATIENCE, "it selects none", async || {
         has_condition(&plugin().await, "Ready", "True", "NoServers")
     })

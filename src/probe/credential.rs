@@ -152,7 +152,7 @@ pub struct Names<'a> {
 }
 
 /// Longest name of a Secret in a message about an agent, of which the schema keeps 256 characters.
-const NAME_MAX: usize = 32;
+const NAME_MAX: usize = 24;
 /// As the schema bounds messages in `status.plugins`.
 const AGENT_TEXT_MAX: usize = 256;
 
@@ -246,7 +246,7 @@ impl NoCredential {
 
     /// The same about an agent, whose references stand in its plugin.
     pub fn agent_text(self, names: Names<'_>) -> String {
-        let forbidden = "it needs a RoleBinding here to …-secret-reader, ";
+        let forbidden = "it needs a RoleBinding to …-secret-reader, ";
         let text = self.written("agent.", names, NAME_MAX, forbidden);
         if text.chars().count() <= AGENT_TEXT_MAX {
             return text;
@@ -429,7 +429,7 @@ mod tests {
             for role in [Role::Authorization, Role::Certificates] {
                 let names = Names { authorization: Some(&name), certificates: Some(&name) };
                 let text = NoCredential::of(role, lacks).agent_text(names);
-                prop_assert!(text.chars().count() <= AGENT_TEXT_MAX && !text.ends_with("…;"), "{}", text);
+                prop_assert!(text.chars().count() <= AGENT_TEXT_MAX && !text.ends_with('…'), "{}", text);
                 prop_assert!(NoCredential::from_text(&text).is_none_or(|read| read == NoCredential::of(role, lacks)), "{}", text);
             }
         }
