@@ -2,7 +2,7 @@
 //! when it goes.
 
 use crate::support::{
-    ControlPlane, Fleet, Namespace, Operator, PATIENCE, apply, condition, eventually, get, holds_for,
+    ControlPlane, Fleet, Namespace, Operator, PATIENCE, Scene, apply, condition, eventually, get, holds_for,
     metric_value, metrics,
     objects::{self, fleet_metrics, has_condition, server_with},
     patch_spec, plugin, server, status_of,
@@ -394,6 +394,39 @@ async fn counts(client: &Client, namespace: &str, name: &str, expected: &ServerC
         let plugin: FleetPlugin = get(client, namespace, name).await;
         let counts = plugin.status.and_then(|status| status.servers).unwrap_or_default();
         if counts == *expected { Ok(()) } else { Err(format!("{counts:?}")) }
+    })
+    .await;
+}
+
+/// A plugin that no server has been asked for yet is `Pending`, with the servers that it selects, and not Ready with 0/0;
+/// one that selects none is Ready.
+#[tokio::test]
+async fn a_plugin_that_has_not_counted_yet_is_pending() {
+    let scene = Scene::new(1).await;
+    scene.server("a", 0, json!({"poll": {"interval": "1h"}})).await;
+    scene.until_online("a").await;
+    scene.agents().await;
+    let plugin = async || get::<FleetPlugin>(&scene.client, &scene.namespace, "fleet-metrics").await;
+    let counts = async || {
+        let servers = plugin().await.status.and_then(|status| status.servers);
+        servers.map(|servers| servers.summary).unwrap_or_default()
+    };
+    eventually(PATIENCE, "it waits for the server", async || {
+        has_condition(&plugin().await, "Accepted", "True", "Valid")?;
+        has_condition(&plugin().await, "Ready", "Unknown", "Pending")
+    })
+    .await;
+    assert_eq!(counts().await, "0/1");
+    scene.patch_metadata("a", json!({"annotations": {"ollama-fleet.io/requestedAt": "now"}})).await;
+    eventually(PATIENCE, "it has answered", async || {
+        has_condition(&plugin().await, "Ready", "True", "Healthy")
+    })
+    .await;
+    assert_eq!(counts().await, "1/1");
+    let nowhere = json!({"serverSelector": {"matchLabels": {"none": "such"}}});
+    patch_spec::<FleetPlugin>(&scene.client, &scene.namespace, "fleet-metrics", nowhere).await;
+    eventually(PATIENCE, "it selects none", async || {
+        has_condition(&plugin().await, "Ready", "True", "NoServers")
     })
     .await;
 }

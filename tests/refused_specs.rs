@@ -4,8 +4,12 @@
 use crate::support::{
     ControlPlane, Operator, PATIENCE, Scene, condition, eventually, holds_for,
     objects::{self, plugin},
+    operator::Builder,
 };
-use k8s_openapi::api::events::v1::Event;
+use k8s_openapi::{
+    ByteString,
+    api::{core::v1::Secret, events::v1::Event},
+};
 use ollama_fleet_operator::api::{FleetPlugin, OllamaServer};
 use serde_json::json;
 use std::time::Duration;
@@ -81,4 +85,60 @@ async fn a_refused_spec_is_one_event_and_one_line() {
     assert!(expected.iter().all(|(_, reason, _)| lines(&again, reason) == 0));
     scene.patch_spec("secret", json!({"host": "169.254.169.254"})).await;
     eventually(PATIENCE, "another reason is another Event", async || all().await == 5).await;
+}
+
+/// Everything that a Secret lacks is in one message, by its name, also where there is none or nobody may read it; whoever does
+/// all that it says is polled. Nothing in it is a value of the Secret.
+#[tokio::test]
+async fn all_that_a_secret_lacks_is_said_at_once() {
+    let scene = Scene::new(1).await;
+    scene.fleet.patch("all", json!({"authorization": "Bearer s3cret"})).await;
+    let mut secret = Secret::default();
+    secret.metadata.name = Some("gpu-token".to_owned());
+    secret.data = Some([("Token".to_owned(), ByteString(b"s3cret".to_vec()))].into());
+    scene.server("a", 0, json!({"secretRef": {"name": "gpu-token"}})).await;
+    let lacks = [
+        "token, or username and password",
+        "ollama-fleet.io/hosts that names this host",
+        "ollama-fleet.io/plain-http: \"true\" (no TLS)",
+    ];
+    let said = async |reason: &str, begins: &str| {
+        scene.until("a", "Accepted", "False", reason).await;
+        let (_, _, message) = condition(&scene.get("a").await, "Accepted").unwrap();
+        assert!(message.starts_with(begins), "{message}");
+        assert!(lacks.iter().all(|word| message.contains(word)), "{message}");
+        assert!(!message.contains("s3cret"), "{message}");
+    };
+    said("SecretNotFound", "secretRef: Secret gpu-token is not in this namespace; create it with ").await;
+    scene.apply(&secret).await;
+    said("SecretNotAllowed", "secretRef: Secret gpu-token lacks the key token").await;
+    // All of it, in one edit.
+    let address = scene.fleet.address(0).to_string();
+    secret.metadata.annotations = Some(
+        [("ollama-fleet.io/hosts", address.as_str()), ("ollama-fleet.io/plain-http", "true")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
+    );
+    secret.data = Some([("token".to_owned(), ByteString(b"s3cret".to_vec()))].into());
+    scene.apply(&secret).await;
+    scene.until_online("a").await;
+}
+
+/// Where the operator may not read Secrets the message says so, and what the Secret will need after that.
+#[tokio::test]
+async fn a_missing_right_is_said_with_what_comes_after_it() {
+    let scene = Scene::with(1, &json!({}), Builder::without_secrets).await;
+    scene.server("a", 0, json!({"secretRef": {"name": "gpu-token"}})).await;
+    let (reason, message) = accepted::<OllamaServer>(&scene, "a").await;
+    assert_eq!(reason, "SecretForbidden");
+    for word in [
+        "Secret gpu-token may not be read",
+        "secretNamespaces",
+        "RoleBinding",
+        "token, or username and password",
+        "ollama-fleet.io/hosts",
+        "ollama-fleet.io/plain-http",
+    ] {
+        assert!(message.contains(word), "{word}: {message}");
+    }
 }

@@ -100,7 +100,7 @@ fn verbs(asked: &Asked) -> Vec<&'static str> {
 #[tokio::test(start_paused = true)]
 async fn an_api_server_that_went_back_is_listed_again() {
     let (client, asked) = apiserver(|verb, number| match (verb, number) {
-        ("list", 1) | ("look", 1) => Answer::List(7000),
+        ("list" | "look", 1) => Answer::List(7000),
         ("watch", 1) | ("look", 2) => Answer::Failure(503),
         ("watch", _) => Answer::SilentWatch,
         _ => Answer::List(5000),

@@ -4,7 +4,8 @@
 //! The words are ours alone: names of the plugin's, numbers of lines, a status; never a byte of an answer. They stay the
 //! same from one reading to the next, but for the numbers of lines, which [`AgentFailure::is_like`] leaves out.
 
-use super::{Failure, text::clean};
+use super::{Failure, credential::Names, text::clean};
+use std::borrow::Cow;
 
 /// Longest message of a report in status.
 pub const MESSAGE_MAX: usize = 256;
@@ -50,21 +51,34 @@ impl AgentFailure {
         self.class.reason()
     }
 
-    /// The cause in words, as it stands in the report.
+    /// The cause in words.
     pub fn message(&self) -> &str {
         self.detail.as_deref().unwrap_or_else(|| self.class.agent_text())
+    }
+
+    /// The same as it stands in the report, with all that is wrong with the Secrets of these names if it is that.
+    pub fn agent_told(&self, secrets: Names<'_>) -> Cow<'_, str> {
+        match &self.detail {
+            Some(detail) => Cow::Borrowed(detail),
+            None => self.class.agent_told(secrets),
+        }
     }
 
     /// From a report that an earlier process wrote: the reason decides the class, and the message stands as it is.
     pub fn from_report(reason: &str, message: Option<&str>) -> Option<Self> {
         let class = Failure::from_report(reason, message)?;
-        let own = |message: &&str| *message != class.agent_text() && *message != class.text();
+        let own = |message: &&str| {
+            // What is wrong with Secrets has its words made anew.
+            let of_class = matches!(class, Failure::NoCredential(_));
+            !of_class && *message != class.agent_text() && *message != class.text()
+        };
         Some(message.filter(own).map_or_else(|| class.into(), |message| Self::told(class, message)))
     }
 
     /// Whether it is the same cause, though perhaps at another line of an answer that has grown.
     pub fn is_like(&self, other: &Self) -> bool {
-        self.class == other.class && without_places(self.message()).eq(without_places(other.message()))
+        let words = |failure: &Self| failure.detail.clone().unwrap_or_default();
+        self.class == other.class && without_places(&words(self)).eq(without_places(&words(other)))
     }
 }
 

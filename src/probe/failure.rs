@@ -1,9 +1,12 @@
 //! Why a host or an agent could not be read: one class a failure, and the class decides everything after it.
 
 use super::{
-    address::AddressNotAllowed, connect::ConnectTimeout, credential::NoCredential, resolve::ResolveError,
+    address::AddressNotAllowed,
+    connect::ConnectTimeout,
+    credential::{Names, NoCredential},
+    resolve::ResolveError,
 };
-use std::{error::Error, io};
+use std::{borrow::Cow, error::Error, io};
 
 /// ENFILE and EMFILE, for which the standard library has no name.
 const OUT_OF_FILES: [i32; 2] = [23, 24];
@@ -205,7 +208,7 @@ impl Failure {
                 "the host redirects, and redirects are never followed; write the final address"
             }
             Self::TooManyOpenFiles => "the operator has no descriptor left",
-            Self::NoCredential(cause) => cause.text(),
+            Self::NoCredential(_) => "the credentials for it cannot be had",
         }
     }
 
@@ -235,8 +238,23 @@ impl Failure {
             Self::TlsWanted => {
                 "the port speaks TLS, and plain HTTP was sent; write scheme: https in the plugin"
             }
-            Self::NoCredential(cause) => cause.agent_text(),
             _ => self.text(),
+        }
+    }
+
+    /// The failure in words, with all that is wrong with the Secrets of these names if it is that.
+    pub fn told(self, secrets: Names<'_>) -> Cow<'static, str> {
+        match self {
+            Self::NoCredential(cause) => cause.text(secrets).into(),
+            other => other.text().into(),
+        }
+    }
+
+    /// The same about an agent.
+    pub fn agent_told(self, secrets: Names<'_>) -> Cow<'static, str> {
+        match self {
+            Self::NoCredential(cause) => cause.agent_text(secrets).into(),
+            other => other.agent_text().into(),
         }
     }
 
@@ -247,10 +265,13 @@ impl Failure {
 
     /// From reason and text, as they stand in a report. The text of another version counts as the first of its reason.
     pub fn from_report(reason: &str, text: Option<&str>) -> Option<Self> {
-        let all = Self::ALL.into_iter().chain(NoCredential::all().map(Self::NoCredential));
-        let mut same = all.filter(|failure| failure.reason() == reason);
+        if let Some(cause) = text.and_then(NoCredential::from_text).filter(|cause| cause.reason() == reason) {
+            return Some(Self::NoCredential(cause));
+        }
+        let mut same = Self::ALL.into_iter().filter(|failure| failure.reason() == reason);
         let told = |failure: &Self| [failure.text(), failure.agent_text()].map(Some).contains(&text);
-        same.clone().find(told).or_else(|| same.next())
+        let known = same.clone().find(told).or_else(|| same.next());
+        known.or_else(|| NoCredential::of_reason(reason).map(Self::NoCredential))
     }
 
     /// From what Accepted says of a host that was not dialled.
@@ -259,8 +280,12 @@ impl Failure {
         if reason == Self::HealthPathRunsModels.reason() {
             return Some(Self::HealthPathRunsModels);
         }
-        let all = Self::ALL.into_iter().chain(NoCredential::all().map(Self::NoCredential));
-        all.filter(|failure| failure.is_refusal())
+        if let Some(cause) = NoCredential::from_text(text).filter(|cause| cause.reason() == reason) {
+            return Some(Self::NoCredential(cause));
+        }
+        Self::ALL
+            .into_iter()
+            .filter(|failure| failure.is_refusal())
             .find(|failure| failure.reason() == reason && failure.text() == text)
     }
 
@@ -460,7 +485,8 @@ mod tests {
     #[test]
     fn every_report_leads_back_to_its_class() {
         for failure in NoCredential::all().map(Failure::NoCredential) {
-            assert_eq!(Failure::from_report(failure.reason(), Some(failure.agent_text())), Some(failure));
+            let text = failure.agent_told(Names::default());
+            assert_eq!(Failure::from_report(failure.reason(), Some(&text)), Some(failure));
         }
         for failure in Failure::ALL {
             assert_eq!(Failure::from_report(failure.reason(), Some(failure.text())), Some(failure));

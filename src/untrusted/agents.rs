@@ -111,6 +111,7 @@ fn read_by_all(format: AgentFormat, body: &[u8]) {
         need: ModelNeed::None,
         interval: INTERVAL,
         rules: Arc::default(),
+        credentials: crate::controller::credentials::References::default(),
     };
     let plans: Vec<AgentPlan> = (0..PLUGINS.len()).map(plan).collect();
     let online = HostOutcome::Online(HostReport {

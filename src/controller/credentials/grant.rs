@@ -4,7 +4,10 @@
 
 use crate::{
     api::endpoint::{Endpoint, Host, Scheme, parse_name},
-    probe::{address::parse_cidr, credential::Problem},
+    probe::{
+        address::parse_cidr,
+        credential::{Problem, Problems},
+    },
 };
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -27,7 +30,7 @@ enum Pattern {
 }
 
 /// What the owner of a Secret allows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
     /// `None`: nothing.
     hosts: Option<Vec<Pattern>>,
@@ -54,23 +57,22 @@ impl Grant {
         Self { hosts: Some(hosts), unreadable, plain_http }
     }
 
-    /// Whether the Secret may be used at this endpoint. One whose certificate is not checked may be anybody, as over plain
-    /// HTTP, so it takes the same word of the Secret's owner.
-    pub fn check(&self, endpoint: &Endpoint, checked: bool) -> Result<(), Problem> {
-        let hosts = self.hosts.as_ref().ok_or(Problem::NotGranted)?;
-        if !hosts.iter().any(|pattern| pattern.matches(&endpoint.host)) {
-            return Err(if self.unreadable { Problem::UnreadableGrant } else { Problem::OtherHost });
-        }
-        if self.plain_http {
-            return Ok(());
-        }
-        if endpoint.scheme == Scheme::Http {
-            return Err(Problem::PlainHttp);
-        }
-        if !checked {
-            return Err(Problem::Unverified);
-        }
-        Ok(())
+    /// What keeps the Secret from being used at this endpoint; nothing, if it may be. One whose certificate is not checked
+    /// may be anybody, as over plain HTTP, so it takes the same word of the Secret's owner.
+    pub fn check(&self, endpoint: &Endpoint, checked: bool) -> Problems {
+        let host = match &self.hosts {
+            None => Some(Problem::NotGranted),
+            Some(hosts) if hosts.iter().any(|pattern| pattern.matches(&endpoint.host)) => None,
+            Some(_) if self.unreadable => Some(Problem::UnreadableGrant),
+            Some(_) => Some(Problem::OtherHost),
+        };
+        let way = match endpoint.scheme {
+            _ if self.plain_http => None,
+            Scheme::Http => Some(Problem::PlainHttp),
+            Scheme::Https if checked => None,
+            Scheme::Https => Some(Problem::Unverified),
+        };
+        host.into_iter().chain(way).collect()
     }
 }
 
@@ -109,6 +111,12 @@ mod tests {
     use super::*;
     use rstest::rstest;
 
+    const NOTHING: Problems = Problems::NONE;
+
+    fn both(one: Problem, two: Problem) -> Problems {
+        Problems::from(one).with(two)
+    }
+
     fn grant(hosts: &str) -> Grant {
         Grant::of(&BTreeMap::from([(HOSTS.into(), hosts.into()), (PLAIN_HTTP.into(), "true".into())]))
     }
@@ -140,7 +148,7 @@ mod tests {
     #[case::empty_entries(",,gpu1.lab,,", "gpu1.lab")]
     #[case::beside_an_unreadable_one("https://x, gpu1.lab", "gpu1.lab")]
     fn what_is_named_is_allowed(#[case] annotation: &str, #[case] host: &str) {
-        assert_eq!(grant(annotation).check(&Endpoint::parse(host).unwrap(), true), Ok(()));
+        assert_eq!(grant(annotation).check(&Endpoint::parse(host).unwrap(), true), NOTHING);
     }
 
     #[rstest]
@@ -161,7 +169,7 @@ mod tests {
     #[case::empty("", "gpu1.lab")]
     #[case::commas(" , ,", "gpu1.lab")]
     fn what_is_not_named_is_refused(#[case] annotation: &str, #[case] host: &str) {
-        assert_eq!(grant(annotation).check(&Endpoint::parse(host).unwrap(), true), Err(Problem::OtherHost));
+        assert_eq!(grant(annotation).check(&Endpoint::parse(host).unwrap(), true), Problem::OtherHost.into());
     }
 
     #[rstest]
@@ -192,52 +200,47 @@ mod tests {
     fn what_cannot_be_read_allows_nothing(#[case] annotation: &str) {
         for host in ["gpu1.lab", "192.168.1.1", "[fd00::1]"] {
             let endpoint = Endpoint::parse(host).unwrap();
-            assert_eq!(grant(annotation).check(&endpoint, true), Err(Problem::UnreadableGrant), "{host}");
+            assert_eq!(grant(annotation).check(&endpoint, true), Problem::UnreadableGrant.into(), "{host}");
         }
     }
 
     #[rstest]
-    #[case::without_a_word(None, Err(Problem::Unverified))]
-    #[case::with_it(Some("true"), Ok(()))]
+    #[case::without_a_word(None, Problem::Unverified.into())]
+    #[case::with_it(Some("true"), NOTHING)]
     fn a_host_that_is_not_checked_needs_the_same_word(
         #[case] word: Option<&str>,
-        #[case] expected: Result<(), Problem>,
+        #[case] expected: Problems,
     ) {
         let mut annotations = BTreeMap::from([(HOSTS.to_owned(), "gpu1.lab".to_owned())]);
         annotations.extend(word.map(|word| (PLAIN_HTTP.to_owned(), word.to_owned())));
         let endpoint = Endpoint::parse("https://gpu1.lab").unwrap();
         assert_eq!(Grant::of(&annotations).check(&endpoint, false), expected);
-        assert_eq!(Grant::of(&annotations).check(&endpoint, true), Ok(()));
+        assert_eq!(Grant::of(&annotations).check(&endpoint, true), NOTHING);
     }
 
     #[test]
     fn only_the_first_entries_count() {
         let list = |before: usize| format!("{}gpu1.lab", "a.lab,".repeat(before));
         let endpoint = Endpoint::parse("gpu1.lab").unwrap();
-        assert_eq!(grant(&list(ENTRIES_MAX - 1)).check(&endpoint, true), Ok(()));
-        assert_eq!(grant(&list(ENTRIES_MAX)).check(&endpoint, true), Err(Problem::UnreadableGrant));
+        assert_eq!(grant(&list(ENTRIES_MAX - 1)).check(&endpoint, true), NOTHING);
+        assert_eq!(grant(&list(ENTRIES_MAX)).check(&endpoint, true), Problem::UnreadableGrant.into());
     }
 
     #[rstest]
-    #[case::absent(None, "gpu1.lab", Err(Problem::PlainHttp))]
-    #[case::absent_with_tls(None, "https://gpu1.lab", Ok(()))]
-    #[case::yes(Some("true"), "gpu1.lab", Ok(()))]
-    #[case::no(Some("false"), "gpu1.lab", Err(Problem::PlainHttp))]
-    #[case::another_word(Some("True"), "http://gpu1.lab", Err(Problem::PlainHttp))]
-    #[case::empty(Some(""), "gpu1.lab", Err(Problem::PlainHttp))]
-    #[case::for_another_host(Some("true"), "gpu2.lab", Err(Problem::OtherHost))]
-    fn plain_http_needs_a_word(
-        #[case] word: Option<&str>,
-        #[case] host: &str,
-        #[case] expected: Result<(), Problem>,
-    ) {
+    #[case::absent(None, "gpu1.lab", Problem::PlainHttp.into())]
+    #[case::absent_with_tls(None, "https://gpu1.lab", NOTHING)]
+    #[case::yes(Some("true"), "gpu1.lab", NOTHING)]
+    #[case::no(Some("false"), "gpu1.lab", Problem::PlainHttp.into())]
+    #[case::another_word(Some("True"), "http://gpu1.lab", Problem::PlainHttp.into())]
+    #[case::empty(Some(""), "gpu1.lab", Problem::PlainHttp.into())]
+    #[case::for_another_host(Some("true"), "gpu2.lab", Problem::OtherHost.into())]
+    #[case::for_another_host_and_absent(None, "gpu2.lab", both(Problem::OtherHost, Problem::PlainHttp))]
+    fn plain_http_needs_a_word(#[case] word: Option<&str>, #[case] host: &str, #[case] expected: Problems) {
         let mut annotations = BTreeMap::from([(HOSTS.to_owned(), "gpu1.lab".to_owned())]);
         annotations.extend(word.map(|word| (PLAIN_HTTP.to_owned(), word.to_owned())));
         assert_eq!(Grant::of(&annotations).check(&Endpoint::parse(host).unwrap(), true), expected);
         annotations.remove(HOSTS);
-        assert_eq!(
-            Grant::of(&annotations).check(&Endpoint::parse(host).unwrap(), true),
-            Err(Problem::NotGranted)
-        );
+        let lacks = Grant::of(&annotations).check(&Endpoint::parse(host).unwrap(), true);
+        assert!(lacks.has(Problem::NotGranted) && !lacks.has(Problem::OtherHost));
     }
 }

@@ -5,7 +5,7 @@
 
 use super::grant::Grant;
 use crate::probe::{
-    credential::{NoCredential, Problem, Role},
+    credential::Problem,
     tls::{Authorities, Identity, TlsMaterialError},
 };
 use base64::{Engine, prelude::BASE64_STANDARD};
@@ -88,15 +88,13 @@ impl Material {
     }
 
     /// What is sent as Authorization.
-    pub fn authorization(&self) -> Result<&HeaderValue, NoCredential> {
-        let role = Role::Authorization;
-        self.authorization.as_ref().map_err(|problem| NoCredential { role, problem: *problem })
+    pub fn authorization(&self) -> Result<&HeaderValue, Problem> {
+        self.authorization.as_ref().map_err(|problem| *problem)
     }
 
     /// Whom to trust, and as whom to appear.
-    pub fn certificates(&self) -> Result<&Certificates, NoCredential> {
-        let role = Role::Certificates;
-        self.certificates.as_ref().map_err(|problem| NoCredential { role, problem: *problem })
+    pub fn certificates(&self) -> Result<&Certificates, Problem> {
+        self.certificates.as_ref().map_err(|problem| *problem)
     }
 }
 

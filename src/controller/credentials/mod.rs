@@ -33,6 +33,7 @@ use crate::{
         tls::TlsSettings,
     },
 };
+use grant::Grant;
 use hyper::header::HeaderValue;
 use kube::Client;
 use material::Material;
@@ -125,39 +126,55 @@ impl Secrets {
         need: Need,
     ) -> Result<Credentials, Unobtained> {
         let mut credentials = Credentials::default();
+        let mut lacking = NoCredential::default();
         if let Some(name) = &references.secret {
             let key = (namespace.to_owned(), name.clone());
             let value = |material: &Material| material.authorization().cloned();
-            credentials.authorization = Some(self.one(&key, Role::Authorization, place, need, value).await?);
+            match self.one(&key, Role::Authorization, place, need, value).await? {
+                Ok(value) => credentials.authorization = Some(value),
+                Err(cause) => lacking = cause,
+            }
         }
         if let Some(name) = &references.certificates {
             let key = (namespace.to_owned(), name.clone());
             let value = |material: &Material| material.certificates().cloned();
-            credentials.certificates = Some(self.one(&key, Role::Certificates, place, need, value).await?);
+            match self.one(&key, Role::Certificates, place, need, value).await? {
+                Ok(value) => credentials.certificates = Some(value),
+                Err(cause) => lacking = lacking.and(cause),
+            }
         }
-        Ok(credentials)
+        if lacking == NoCredential::default() { Ok(credentials) } else { Err(Unobtained::Refused(lacking)) }
     }
 
+    /// A value of a Secret, or all that is wrong with it.
     async fn one<T>(
         &self,
         key: &store::Key,
         role: Role,
         place: Place<'_>,
         need: Need,
-        value: impl Fn(&Material) -> Result<T, NoCredential>,
-    ) -> Result<T, Unobtained> {
+        value: impl Fn(&Material) -> Result<T, Problem>,
+    ) -> Result<Result<T, NoCredential>, Unobtained> {
+        // Certificates are shown and not given away, so whoever answers cannot use them elsewhere.
+        let checked = place.checked || role == Role::Certificates;
         let judge = |known: &Known| {
-            let refused = |problem| NoCredential { role, problem };
-            let material = known.word.as_ref().map_err(|refusal| {
-                refused(match refusal {
-                    Refusal::Missing => Problem::Missing,
-                    Refusal::Forbidden => Problem::Forbidden,
-                })
-            })?;
-            // Certificates are shown and not given away, so whoever answers cannot use them elsewhere.
-            let checked = place.checked || role == Role::Certificates;
-            material.grant.check(place.endpoint, checked).map_err(refused)?;
-            value(material)
+            let material = match &known.word {
+                Ok(material) => material,
+                Err(refusal) => {
+                    // What nobody has seen has to have everything.
+                    let lacks = Grant::default().check(place.endpoint, checked).with(Problem::LacksKey);
+                    return Err(lacks.with(match refusal {
+                        Refusal::Missing => Problem::Missing,
+                        Refusal::Forbidden => Problem::Forbidden,
+                    }));
+                }
+            };
+            let lacks = material.grant.check(place.endpoint, checked);
+            match value(material) {
+                Ok(value) if lacks.is_empty() => Ok(value),
+                Ok(_) => Err(lacks),
+                Err(problem) => Err(lacks.with(problem)),
+            }
         };
         let known = self.0.read(key, need).await.ok_or(Unobtained::Away)?;
         let mut judged = judge(&known);
@@ -165,6 +182,6 @@ impl Secrets {
             let known = self.0.read(key, Need::Pressing).await.ok_or(Unobtained::Away)?;
             judged = judge(&known);
         }
-        judged.map_err(Unobtained::Refused)
+        Ok(judged.map_err(|problems| NoCredential::of(role, problems)))
     }
 }

@@ -1,6 +1,6 @@
 //! The Secrets that a spec names, parsed once: no name of these leads out of the object's own namespace. Pure.
 
-use crate::api::ollama_server::LocalRef;
+use crate::{api::ollama_server::LocalRef, probe::credential::Names};
 
 /// Longest name of an object.
 const NAME_MAX: usize = 253;
@@ -25,6 +25,11 @@ impl References {
             reference.map(|reference| checked(&reference.name).ok_or(NoName(field))).transpose()
         };
         Ok(Self { secret: name(secret, "secretRef")?, certificates: name(certificates, "certSecretRef")? })
+    }
+
+    /// For messages.
+    pub fn names(&self) -> Names<'_> {
+        Names { authorization: self.secret.as_deref(), certificates: self.certificates.as_deref() }
     }
 
     pub fn is_empty(&self) -> bool {

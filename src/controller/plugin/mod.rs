@@ -377,7 +377,8 @@ impl Plugins {
         for (uid, known) in &mut self.known {
             let Some(verdict) = &known.verdict else { continue };
             let name = known.object.name_any();
-            let tally = tallies.take(&known.namespace, &name);
+            let mut tally = tallies.take(&known.namespace, &name);
+            tally.uncounted = !self.context.live.is_listed();
             let status = plan::plan(&known.object, known.published.as_ref(), verdict, tally, &now);
             if known.object.status.as_ref() != Some(&status) {
                 // Whoever shows the old one keeps that.

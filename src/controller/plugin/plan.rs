@@ -23,7 +23,7 @@ pub fn plan(
 ) -> FleetPluginStatus {
     let conditions = previous.map_or(&[][..], |status| &status.conditions);
     let mut builder = Builder::new(conditions, plugin.metadata.generation, now);
-    let Tally { counts, fault, left_out, shadowed } = tally;
+    let Tally { counts, fault, left_out, uncounted, shadowed } = tally;
     if !matches!(verdict, Verdict::Refused(_)) {
         let left_out = if counts.matched > 0 { left_out } else { 0 };
         builder.set(ACCEPTED, Truth::True, "Valid", accepted(&shadowed, left_out));
@@ -41,6 +41,8 @@ pub fn plan(
             if counts.matched == 0 && left_out > 0 {
                 let message = format!("asked nowhere: {}", left_out_on(left_out));
                 builder.set(READY, Truth::False, TOO_MANY_PLUGINS, message);
+            } else if uncounted && counts.matched == 0 {
+                builder.set(READY, Truth::Unknown, "Pending", "the servers are not known yet");
             } else {
                 let (truth, reason, message) = ready(&counts);
                 builder.set(READY, truth, reason, message);
@@ -193,6 +195,19 @@ mod tests {
     ) {
         let status = planned(Tally { counts: counts(1, healthy, failing), ..Tally::default() });
         assert_eq!(said(&status, RULES_HEALTHY), [truth, reason, message]);
+    }
+
+    #[rstest]
+    #[case::servers_unknown(true, 0, ["Unknown", "Pending", "the servers are not known yet"])]
+    #[case::not_asked(true, 2, ["Unknown", "Pending", "no server has been asked yet"])]
+    #[case::none_selected(false, 0, ["True", "NoServers", "no server is selected"])]
+    fn a_plugin_that_has_not_counted_yet_is_pending(
+        #[case] uncounted: bool,
+        #[case] matched: i32,
+        #[case] expected: [&str; 3],
+    ) {
+        let status = planned(Tally { counts: counts(matched, 0, 0), uncounted, ..Tally::default() });
+        assert_eq!(said(&status, READY), expected);
     }
 
     #[test]

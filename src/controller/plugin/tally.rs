@@ -25,6 +25,8 @@ pub struct Tally {
     pub fault: Option<Fault>,
     /// Servers that it selects and on which it is not asked, because older plugins are as many as one is asked for.
     pub left_out: i32,
+    /// The servers that it selects are not known yet.
+    pub uncounted: bool,
     /// Readings that an older plugin feeds on some server where both are asked, and which.
     pub shadowed: BTreeMap<Reading, String>,
 }
@@ -93,7 +95,32 @@ pub fn tally(servers: &[Snapshot], index: &PluginIndex) -> Tallies {
             }
         }
     }
+    await_reports(&mut tallies, servers, index);
     tallies
+}
+
+/// Counts the servers that a plugin selects where none of them has a word of it yet: it was just made, or they were.
+fn await_reports(tallies: &mut Tallies, servers: &[Snapshot], index: &PluginIndex) {
+    for (namespace, plugins) in &index.by_namespace {
+        let here = tallies.0.entry(namespace.clone()).or_default();
+        let unheard = plugins
+            .iter()
+            .filter(|plugin| {
+                here.get(&plugin.name).is_none_or(|tally| tally.counts.matched == 0 && tally.left_out == 0)
+            })
+            .cloned()
+            .collect::<Vec<_>>();
+        if unheard.is_empty() {
+            continue;
+        }
+        let nothing = BTreeMap::new();
+        for server in servers.iter().filter(|server| *server.namespace == **namespace) {
+            let labels = server.object.metadata.labels.as_ref().unwrap_or(&nothing);
+            for plugin in unheard.iter().filter(|plugin| plugin.selector.matches(labels)) {
+                here.entry(plugin.name.clone()).or_default().counts.matched += 1;
+            }
+        }
+    }
 }
 
 /// The plugins that select a server which is asked for as many others as it can be.

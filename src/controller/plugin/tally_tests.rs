@@ -98,3 +98,18 @@ fn a_rule_that_cannot_be_judged_is_worse_than_one_that_is_not_shown() {
     assert_eq!(of(&["EvaluationFailed", "TooManyConditions"]).as_deref(), Some("EvaluationFailed"));
     assert_eq!(of(&["Timeout"]), None);
 }
+
+/// A plugin that was just made was Ready=True with 0/0, which reads as if it had nothing to do.
+#[test]
+fn a_server_that_has_no_word_of_a_plugin_yet_is_counted_as_waiting_for_it() {
+    let servers =
+        [server("a", "all", json!([])), server("b", "all", json!(null)), server("c", "none", json!([]))];
+    let index = index(vec![plugin("p", "all"), plugin("q", "nobody")]);
+    let mut tallies = tally(&servers, &index);
+    let ServerCounts { matched, healthy, failing, disabled, summary } = tallies.take("x", "p").counts;
+    assert_eq!((matched, healthy, failing, disabled, &*summary), (2, 0, 0, 0, "0/2"));
+    assert_eq!(tallies.take("x", "q").counts.matched, 0, "it selects none");
+    let answers =
+        [server("a", "all", json!([{"name": "p", "state": "Active"}])), server("b", "all", json!([]))];
+    assert_eq!(tally(&answers, &index).take("x", "p").counts.summary, "1/1");
+}

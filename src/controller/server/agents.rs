@@ -335,6 +335,7 @@ pub fn plans(plugins: &[Arc<ActivePlugin>], spec: &OllamaServerSpec, interval: D
             need: plugin.need.clone(),
             interval: plugin.effective_interval(interval),
             rules: Arc::clone(&plugin.rules),
+            credentials: plugin.credentials.clone(),
         })
         .collect()
 }

@@ -15,6 +15,7 @@ use crate::{
         server_status::{Machine, PLUGINS_MAX, PluginReport, Scalar},
     },
     controller::{
+        credentials::References,
         plugin::index::AgentPlace,
         server::{live::AgentSnapshot, transition::Transition},
     },
@@ -57,6 +58,8 @@ pub struct AgentPlan {
     /// Time between two readings as they are meant to come.
     pub interval: Duration,
     pub rules: Arc<[CompiledRule]>,
+    /// The Secrets that it is asked with, by name.
+    pub credentials: References,
 }
 
 impl AgentPlan {
@@ -365,7 +368,7 @@ fn report(plan: &AgentPlan, memory: &Memory, without_room: &BTreeSet<&str>) -> P
     };
     let failure = agent.failure.as_ref().filter(|_| agent.state == State::Error);
     let (reason, message) = if let Some(failure) = failure {
-        (Some(failure.reason()), Some(failure.message().to_owned()))
+        (Some(failure.reason()), Some(failure.agent_told(plan.credentials.names()).into_owned()))
     } else if agent.state == State::Idle {
         (None, Some(IDLE.to_owned()))
     } else if let Some(fault) = agent.fault() {

@@ -112,9 +112,10 @@ pub fn assess(
     // Models in memory, agents and rules may need more room than when the models on disk were listed.
     let more = rules::bytes(&memory, subject.plugins);
     inventory::make_room(&mut memory, more);
-    let refusal = memory
-        .refused
-        .map(|refused| Err(Rejected { reason: refused.reason(), message: refused.text().to_owned() }));
+    let refusal = memory.refused.zip(subject.acceptance.as_ref().ok()).map(|(refused, accepted)| {
+        let message = refused.told(accepted.credentials.names()).into_owned();
+        Err(Rejected { reason: refused.reason(), message })
+    });
     let subject = match &refusal {
         Some(refusal) if subject.acceptance.is_ok() => Subject { acceptance: refusal, ..subject },
         _ => subject,

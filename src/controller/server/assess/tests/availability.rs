@@ -208,7 +208,12 @@ fn a_host_without_credentials_is_not_accepted_until_there_are_some() {
 #[test]
 fn a_host_whose_health_runs_models_is_not_accepted_and_says_what_to_write() {
     let mut scene = Scene::new(json!({"backendType": "Generic"}));
-    assert_eq!(scene.poll(failed(Failure::HealthPathRunsModels)), [], "no verdict about the host");
+    let told = scene.poll(failed(Failure::HealthPathRunsModels));
+    let refused = |told: &Transition| matches!(told, Transition::SpecRefused { reason, .. } if reason == &"HealthPathRunsModels");
+    assert!(
+        told.len() == 1 && refused(&told[0]),
+        "the refusal is told, and no verdict about the host: {told:?}"
+    );
     for _ in 0..2 {
         let accepted = condition::find(&scene.memory.status.conditions, "Accepted").unwrap();
         assert_eq!((accepted.status.as_str(), accepted.reason.as_str()), ("False", "HealthPathRunsModels"));

@@ -13,7 +13,10 @@ use crate::{
 use crate::{
     api::{OllamaServerStatus, server_status::Scalar},
     args::PollArgs,
-    controller::server::{accept::accept, transition::Sensor},
+    controller::{
+        credentials::References,
+        server::{accept::accept, transition::Sensor},
+    },
     plugins::{
         readings::{Implausible, Readings},
         values::AgentValues,
@@ -45,6 +48,7 @@ fn plan(name: &str, port: Option<u16>) -> AgentPlan {
         revision: "1".into(),
         interval: Duration::from_secs(10),
         rules: Arc::default(),
+        credentials: References::default(),
     }
 }
 
@@ -192,5 +196,5 @@ fn agent_failed(plugin: &str) -> AgentObservation {
 }
 
 fn no_credential(problem: Problem) -> Failure {
-    Failure::NoCredential(NoCredential { role: Role::Authorization, problem })
+    Failure::NoCredential(NoCredential::of(Role::Authorization, problem))
 }

@@ -5,11 +5,13 @@ use crate::{api::condition::Truth, controller::server::assess::pressure::Pressur
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 fn refusals(transitions: &[Transition]) -> Vec<&str> {
-    let reason = |transition| match transition {
-        &Transition::SpecRefused { ref reason, .. } => Some(reason.as_str()),
-        _ => None,
-    };
-    transitions.iter().filter_map(reason).collect()
+    transitions
+        .iter()
+        .filter_map(|transition| match transition {
+            Transition::SpecRefused { reason, .. } => Some(reason.as_str()),
+            _ => None,
+        })
+        .collect()
 }
 
 /// A spec that cannot be acted on was neither an Event nor a line of the log: only who read the conditions knew.
