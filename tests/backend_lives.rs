@@ -248,7 +248,7 @@ fn documented(page: &str) -> BTreeSet<Documented> {
     let section = page.split("\n## ").find(|section| section.starts_with("What to write")).unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| ["));
     rows.flat_map(|row| {
-        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
         let [server, backend, _, health, _] = cells[..] else { panic!("not five cells: {row}") };
         let (name, rest) = server.strip_prefix('[').and_then(|server| server.split_once(']')).unwrap();
         let title = format!("{name}{}", rest.split_once(')').unwrap().1);
