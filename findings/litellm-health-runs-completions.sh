@@ -19,7 +19,7 @@
 #   as described
 #
 # Ends with 0 if it is so, with 1 if the behaviour has changed, with 2 if it could not be tried.
-# Takes about two minutes and 1 GB of disk, most of it for the installation. Needs bash, curl and Python 3.10 or newer.
+# Takes some minutes and 1 GB of disk, most of it for the installation. Needs bash, curl and Python 3.10 or newer.
 set -euo pipefail
 
 version=1.108.7

@@ -15,7 +15,7 @@
 #   as described
 #
 # Ends with 0 if it is so, with 1 if the behaviour has changed, with 2 if it could not be tried.
-# Takes about two minutes and 500 MB of disk. Needs bash, curl and Python 3.10 or newer.
+# Takes some minutes and 500 MB of disk. Needs bash, curl and Python 3.10 or newer.
 set -euo pipefail
 
 work=$(mktemp -d)

@@ -4,6 +4,7 @@
 //! object leaves nothing behind.
 
 use crate::{
+    api::fleet_plugin::Reading,
     controller::{server::live::Live, status_writer::Kind},
     probe::Failure,
     runtime::Leadership,
@@ -52,6 +53,11 @@ struct Reason {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfReading {
+    reading: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
 }
@@ -91,6 +97,7 @@ pub struct Metrics {
     agent_read_duration: Histogram,
     scrape_failures: Family<Reason, Counter>,
     scrapes_skipped: Counter,
+    readings_rejected: Family<OfReading, Counter>,
     secret_reads: Family<SecretRead, Counter>,
     writes: Family<KindOutcome, Counter>,
     write_duration: Family<KindOnly, Histogram>,
@@ -157,6 +164,12 @@ impl Metrics {
             "Readings of agents that never began, for want of a slot, because another object asks the same address, or because the one before was still under way",
             scrapes_skipped.clone(),
         );
+        let readings_rejected = Family::default();
+        registry.register(
+            "readings_rejected",
+            "Readings of agents that no machine can have and that are left out, by reading",
+            readings_rejected.clone(),
+        );
         let secret_reads = Family::default();
         registry.register("secret_reads", "Readings of Secrets, by what came of them", secret_reads.clone());
         let writes = Family::default();
@@ -198,6 +211,7 @@ impl Metrics {
             agent_read_duration,
             scrape_failures,
             scrapes_skipped,
+            readings_rejected,
             secret_reads,
             writes,
             write_duration,
@@ -279,6 +293,10 @@ impl Metrics {
 
     pub fn agent_skipped(&self) {
         self.scrapes_skipped.inc();
+    }
+
+    pub fn reading_rejected(&self, reading: Reading) {
+        self.readings_rejected.get_or_create(&OfReading { reading: reading.as_str() }).inc();
     }
 
     pub fn secret_read(&self, result: &'static str) {

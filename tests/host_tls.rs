@@ -268,6 +268,7 @@ async fn no_handshake_outlives_the_poll_that_began_it() {
         owner: polled.owner.clone(),
         endpoint: polled.endpoint.clone(),
         path: "/metrics".into(),
+        accept: "*/*",
         authorization: None,
         tls: polled.tls.clone(),
         timeout,

@@ -5,7 +5,8 @@ use crate::support::{PATIENCE, Scene, agent::Agent, eventually, objects::plugin}
 use serde_json::{Value, json};
 
 fn in_memory(names: &[&str]) -> Value {
-    let loaded: Vec<Value> = names.iter().map(|name| json!({"name": name, "sizeBytes": 1 << 30})).collect();
+    let loaded: Vec<Value> =
+        names.iter().map(|name| json!({"name": name, "sizeBytes": 1 << 30, "vramBytes": 1 << 30})).collect();
     json!({"models": [{"name": "a"}, {"name": "b"}], "loaded": loaded})
 }
 
@@ -40,9 +41,9 @@ async fn nobody_is_asked_while_no_model_is_awake() {
     scene.polls(0, 3).await;
     assert_eq!(agent.asked(), 0, "asked while nothing was in memory");
 
-    scene.fleet.patch("*", in_memory(&["a"])).await;
+    scene.fleet.patch("all", in_memory(&["a"])).await;
     until_state(&scene, "Active").await;
-    scene.fleet.patch("*", in_memory(&[])).await;
+    scene.fleet.patch("all", in_memory(&[])).await;
     until_state(&scene, "Idle").await;
     let before = agent.asked();
     scene.polls(0, 3).await;
@@ -61,7 +62,7 @@ async fn a_path_about_one_model_is_asked_while_that_one_is_awake() {
     until_state(&scene, "Idle").await;
     scene.polls(0, 2).await;
     assert_eq!(agent.asked(), 0);
-    scene.fleet.patch("*", in_memory(&["a", "b"])).await;
+    scene.fleet.patch("all", in_memory(&["a", "b"])).await;
     until_state(&scene, "Active").await;
 }
 
@@ -78,7 +79,7 @@ async fn an_awake_server_that_does_nothing_is_asked_ever_more_rarely() {
     // At 0, 1, 3, 7 and 15 intervals; each poll of a second.
     assert!((2..=5).contains(&resting), "asked {resting} times in 12 polls");
 
-    scene.fleet.patch("*", in_memory(&["a", "b"])).await;
+    scene.fleet.patch("all", in_memory(&["a", "b"])).await;
     eventually(PATIENCE, "a model that is loaded anew ends the pause", async || agent.asked() > resting)
         .await;
 }

@@ -219,13 +219,14 @@ async fn every_host_that_is_printed_is_accepted() {
 
 #[test]
 fn bad_entries_are_skipped_by_index_and_the_others_survive() {
-    let servers = json!([entry("a", "192.0.2.1:1"), {"name": "gpu box", "host": "192.0.2.2:1", "ramGb": "16"}, 7, entry("b", "192.0.2.3:1")]);
+    let servers =
+        json!([entry("a", "192.0.2.1:1"), {"name": "gpu box", "ramGb": 16}, 7, entry("b", "192.0.2.3:1")]);
     let said = import(&servers, &[]);
     assert_eq!((said.code, said.objects().len()), (Some(1), 2));
     assert_eq!(
         said.lines("skipped: "),
         [
-            "skipped: servers[1] \"gpu box\": ramGb must be a number above 0, found \"16\"",
+            "skipped: servers[1] \"gpu box\": host must be a text that is not blank, found none",
             "skipped: servers[2]: must be an object, found 7"
         ]
     );
@@ -324,6 +325,90 @@ fn what_has_no_home_is_named_and_secrets_are_not_shown() {
         ]
     );
     assert!(!said.err.contains("s3cret") && !said.out.contains("s3cret") && !said.err.contains("UNRELATED"));
+}
+
+/// What the old dashboard skipped or had in its database comes through, and applies.
+#[tokio::test]
+async fn optional_fields_cost_no_server() {
+    let control_plane = ControlPlane::shared();
+    let namespace = Namespace::new(control_plane).await;
+    let host = |number: usize| format!("192.0.2.{number}:11434");
+    let servers = json!([
+        {"name": "bare", "host": host(1)},
+        {"name": "text", "host": host(2), "ramGb": "16"},
+        {"name": "off", "host": host(3), "ramGb": 16, "isDisabled": true, "apiKey": "sk-s3cret"},
+    ]);
+    let settings = [("OLLAMA_SERVERS", servers.to_string()), ("POLL_INTERVAL", "10000".to_owned())];
+    let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
+    let said = import_in(Path::new("/"), &["-n", &namespace], &settings);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    for line in [
+        "check: servers[0] \"bare\": ramGb must be a number above 0, found none; capacity is left out",
+        "check: servers[1] \"text\": ramGb must be a number above 0, found \"16\"; capacity is left out",
+        "check: servers[2] \"off\": apiKey is not written",
+        "check: POLL_INTERVAL: it is in seconds, and 10000 looks like milliseconds; if 10 s are meant, write 10",
+    ] {
+        assert_eq!(said.lines(line).len(), 1, "{line}: {}", said.err);
+    }
+    assert!(!said.err.contains("s3cret") && !said.out.contains("s3cret"));
+    let spec = |name: &str| {
+        said.objects().into_iter().find(|object| object["metadata"]["name"] == name).unwrap()["spec"].take()
+    };
+    assert_eq!(spec("off")["maintenance"], json!({"reason": "disabled in the old dashboard"}));
+    assert!(spec("bare").get("capacity").is_none() && spec("text").get("capacity").is_none());
+    let args = ["apply", "--server-side", "--validate=strict", "-f", "-"];
+    assert_eq!(control_plane.kubectl(&args, Some(&said.out)).ok().lines().count(), 3);
+}
+
+/// Compose 2.30 and later: `format: raw` takes a value as it is written, quotes, dollars and all.
+#[test]
+fn a_raw_env_file_is_taken_as_written() {
+    let env = "# the fleet\nOLLAMA_SERVERS=[{\"name\": \"a $b # c\", \"host\": \"192.0.2.1:1\", \"ramGb\": 1}]\nPOLL_INTERVAL=\"30\"\n";
+    let compose = "services: {fleet: {image: x, env_file: [{path: fleet.env, format: raw}]}}\n";
+    let old =
+        folder(&[("docker-compose.yml", compose), ("fleet.env", env), (".env", "b=gone\nMÜLLER[0]=x\n")]);
+    let said = import_in(old.path(), &["--compose", "docker-compose.yml"], &[]);
+    assert_eq!(said.code, Some(0), "{}", said.err);
+    assert_eq!(said.objects()[0]["spec"]["displayName"], "a $b # c");
+    // It is in quotes, which are a part of it.
+    assert_eq!(said.lines("check: POLL_INTERVAL: ").len(), 1, "{}", said.err);
+}
+
+/// A pipe ends with the code of its last command, so that a skipped server would look like success.
+#[test]
+fn the_documented_commands_show_the_exit_code() {
+    let help = Command::new(binaries::kubectl_ollama()).args(["import", "--help"]).output().unwrap();
+    let mut texts = vec![String::from_utf8(help.stdout).unwrap()];
+    for page in ["README.md", "docs/migration.md"] {
+        texts.push(fs::read_to_string(binaries::repository().join(page)).unwrap());
+    }
+    for text in &texts {
+        let commands: Vec<_> = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.starts_with("kubectl ollama import ") && line.contains("fleet.yaml"))
+            .collect();
+        assert!(!commands.is_empty(), "{text}");
+        assert!(!text.lines().any(|line| line.contains("ollama import") && line.contains(" | ")), "{text}");
+        for command in commands {
+            let old = old_dashboard();
+            fs::write(
+                old.path().join(".env"),
+                "OLLAMA_SERVERS=[{\"name\": \"a\", \"host\": \"192.0.2.1:1\", \"ramGb\": 1}, 7]",
+            )
+            .unwrap();
+            let program = format!("{} import", binaries::kubectl_ollama().display());
+            // Whatever follows is not reached, or is not there.
+            let script = command
+                .replace("kubectl ollama import", &program)
+                .replace("kubectl apply", "touch applied #");
+            let ended = Command::new("sh").args(["-c", &script]).current_dir(old.path()).output().unwrap();
+            assert_eq!(ended.status.code(), Some(1), "{command}");
+            assert!(!old.path().join("applied").exists(), "{command}");
+            let written = fs::read_to_string(old.path().join("fleet.yaml")).unwrap();
+            assert!(written.contains("192.0.2.1:1"), "the others are there: {written}");
+        }
+    }
 }
 
 #[test]

@@ -29,7 +29,15 @@ CONNECTION_SECONDS = 5.0
 MAX_CONNECTIONS = 16
 
 CPU_SENSORS = ("coretemp", "k10temp", "zenpower", "cpu_thermal", "cpu-thermal")
-CPU_ZONES = re.compile(r"^(x86_pkg_temp|cpu[-_]?\w*[-_]thermal|cpu|soc[-_]thermal)$")
+# Intel, Raspberry Pi, NVIDIA's boards, Snapdragon (cpu0-thermal, cpu-0-0-thermal, cpu0-0-top-thermal),
+# RK3588 (bigcore0-thermal), other boards of Rockchip.
+CPU_ZONES = re.compile(
+    r"^(x86_pkg_temp|cpu|cpu[-_\w]*[-_](thermal|therm)|(big|little)[-_]?core\d*[-_]thermal|soc[-_]thermal)$",
+    re.IGNORECASE,
+)
+# What nvidia-smi prints for a number that it does not know: "[N/A]", "[Not Supported]",
+# "[Insufficient Permissions]", "[GPU is lost]", "N/A", "ERR!".
+UNKNOWN_CELL = re.compile(r"^(\[[^\[\]]+\]|N/A|ERR!)$")
 # The usual places of the models; OLLAMA_MODELS overrules them.
 MODEL_FOLDERS = ("/usr/share/ollama/.ollama/models", "/var/lib/ollama/models", "~/.ollama/models")
 
@@ -70,8 +78,8 @@ def highest(values):
     return max(known(values), default=None)
 
 
-def run_tool(command, timeout):
-    """Standard output of a command, or None if it is missing, fails or takes too long."""
+def run_tool(command, timeout, may_fail=False):
+    """Standard output of a command, or None if it is missing, takes too long, or fails and may not."""
     try:
         process = subprocess.Popen(
             command,
@@ -93,7 +101,9 @@ def run_tool(command, timeout):
             pass
         process.communicate()
         return None
-    return output.decode("utf-8", "replace") if process.returncode == 0 else None
+    if process.returncode != 0 and not may_fail:
+        return None
+    return output.decode("utf-8", "replace")
 
 
 class Background:
@@ -238,18 +248,15 @@ class Machine:
 
     def _nvidia(self, timeout):
         fields = "name,temperature.gpu,utilization.gpu,memory.total,memory.used"
+        # Its code is not 0 also where it has printed rows: 14 for a corrupt infoROM, 15 for one GPU
+        # that is lost among others.
         output = run_tool(
-            ["nvidia-smi", "--query-gpu=" + fields, "--format=csv,noheader,nounits"], timeout
+            ["nvidia-smi", "--query-gpu=" + fields, "--format=csv,noheader,nounits"],
+            timeout,
+            may_fail=True,
         )
-        found = []
-        for line in (output or "").splitlines():
-            cells = [cell.strip() for cell in line.rsplit(",", 4)]
-            if len(cells) != 5:
-                continue
-            # "[N/A]" and "[Not Supported]" become None.
-            degrees, percent, total, used = [to_float(cell) for cell in cells[1:]]
-            found.append(gpu_entry("nvidia", cells[0], degrees, percent, total, used))
-        return found
+        rows = (nvidia_row(line) for line in (output or "").splitlines())
+        return [row for row in rows if row is not None]
 
     def _amd(self):
         found = []
@@ -284,12 +291,11 @@ class Machine:
             return None
         if stat.f_blocks == 0:
             return None
-        sizes = {
-            "total_gb": stat.f_blocks,
-            "used_gb": stat.f_blocks - stat.f_bfree,
-            "free_gb": stat.f_bavail,
-        }
-        return {key: round(n * stat.f_frsize / 1073741824.0, 3) for key, n in sizes.items()}
+        used, free = stat.f_blocks - stat.f_bfree, stat.f_bavail
+        sizes = {"total_gb": stat.f_blocks, "used_gb": used, "free_gb": free}
+        answer = {key: round(n * stat.f_frsize / 1073741824.0, 3) for key, n in sizes.items()}
+        answer["used_percent"] = used_percent(used, free)
+        return answer
 
     def root_disk(self):
         return self.disk(self.path("/"))
@@ -322,6 +328,32 @@ def gpu_entry(vendor, name, degrees, percent, total, used):
         "memory_total_mb": total,
         "memory_used_mb": used,
     }
+
+
+def nvidia_row(line):
+    """A line of nvidia-smi's CSV as a GPU; None for whatever else it prints, such as a warning."""
+    cells = [cell.strip() for cell in line.rsplit(",", 4)]
+    if len(cells) != 5 or not cells[0]:
+        return None
+    numbers = [to_float(cell) for cell in cells[1:]]
+    if any(n is None and not UNKNOWN_CELL.match(cell) for n, cell in zip(numbers, cells[1:])):
+        return None
+    degrees, percent, total, used = numbers
+    # What cannot be is not known.
+    if degrees is not None:
+        degrees = celsius(degrees * 1000.0)
+    if percent is not None and not 0.0 <= percent <= 100.0:
+        percent = None
+    return gpu_entry("nvidia", cells[0], degrees, percent, total, used)
+
+
+def used_percent(used, available):
+    """The share in use as `df` has it: of what is used and what users may still have, rounded up.
+
+    Blocks that are kept for root count neither as used nor as free.
+    """
+    whole = used + available
+    return -(-100 * used // whole) if whole > 0 else None
 
 
 def parse_last(output):

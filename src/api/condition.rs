@@ -56,6 +56,14 @@ pub fn truth(conditions: &[Condition], type_: &str) -> Truth {
     find(conditions, type_).map_or(Truth::Unknown, |condition| Truth::parse(&condition.status))
 }
 
+/// The condition of that type, if it has become False, or is so for another reason than before.
+pub fn newly_false<'a>(before: &[Condition], now: &'a [Condition], type_: &str) -> Option<&'a Condition> {
+    let is_false = |condition: &&Condition| Truth::parse(&condition.status) == Truth::False;
+    let refused = find(now, type_).filter(is_false)?;
+    let known = find(before, type_).filter(|before| is_false(before) && before.reason == refused.reason);
+    known.is_none().then_some(refused)
+}
+
 /// The conditions of one object being made anew: what is not set again is gone, and what keeps its status keeps its
 /// `lastTransitionTime`.
 pub struct Builder<'a> {

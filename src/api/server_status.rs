@@ -220,7 +220,7 @@ pub struct PluginReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub state: Option<String>,
-    /// Why it is in Error; in Active, `EvaluationFailed` or `TooManyConditions`. Example: `ConnectionRefused`.
+    /// Why it is in Error; in Active, `EvaluationFailed`, `ImplausibleReading` or `TooManyConditions`. Example: `ConnectionRefused`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reason: Option<String>,

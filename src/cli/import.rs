@@ -6,7 +6,7 @@
 
 use crate::import::{
     self, Import,
-    compose::{self, Service},
+    compose::{self, EnvFile, Service},
     dotenv::{self, Variables},
     manifests,
     plugins::PluginFile,
@@ -73,7 +73,7 @@ pub struct ImportArgs {
 
 const AFTER: &str = "\
 Examples:
-  kubectl ollama import --env-file .env --plugins plugins | kubectl apply --server-side -f -
+  kubectl ollama import --env-file .env --plugins plugins > fleet.yaml && kubectl apply --server-side -f fleet.yaml
   kubectl ollama import --compose docker-compose.yml -n ollama-fleet --write fleet/
   kubectl ollama import --servers-file servers.json -o json --strict
   OLLAMA_SERVERS='[…]' kubectl ollama import
@@ -279,12 +279,12 @@ fn compose_settings(args: &ImportArgs, path: &Path, report: &mut Report) -> Resu
     }
 }
 
-fn env_files(folder: &Path, service: &Service) -> Result<Vec<(String, String)>, String> {
+fn env_files(folder: &Path, service: &Service) -> Result<Vec<(EnvFile, String)>, String> {
     let mut files = Vec::new();
-    for (name, required) in &service.env_files {
-        let path = folder.join(name);
-        if *required || path.exists() {
-            files.push((name.clone(), read(&path)?));
+    for file in &service.env_files {
+        let path = folder.join(&file.path);
+        if file.required || path.exists() {
+            files.push((file.clone(), read(&path)?));
         }
     }
     Ok(files)

@@ -1,6 +1,9 @@
 //! The books of a watch: which objects a list has brought, which are gone since, and which cannot be read.
 
-use super::{status_writer::Kind, streams::News};
+use super::{
+    status_writer::Kind,
+    streams::{News, Trouble},
+};
 use crate::{metrics::Metrics, runtime::readiness::Gate};
 use kube::{
     Resource,
@@ -18,8 +21,9 @@ const REFUSALS_THAT_COUNT: u32 = 2;
 
 /// What an item of a watch means for those who keep the objects.
 pub enum Change<K> {
-    /// The object is there, new or changed.
-    Applied(K),
+    /// The object is there, new or changed. `rewound`: it may be in an older state than it was, as the API server has come
+    /// back from a backup.
+    Applied { object: K, rewound: bool },
     /// It cannot be read, and this generation of it has not been answered yet.
     Unreadable(Box<InvalidObject>),
     /// The object with this UID is gone.
@@ -28,10 +32,12 @@ pub enum Change<K> {
     Listed(HashSet<String>),
 }
 
-/// What one scope has brought. Resource versions grow, so that an older one is yesterday's news: a duplicate, an event
-/// out of order, a list out of a cache that lags, an object that is gone.
+/// What one scope has brought. Resource versions grow, so that an event with an older one is yesterday's news: a
+/// duplicate, one out of order, one of an object that is gone. A list is what there is, whatever was seen before.
 #[derive(Default)]
 struct Scope {
+    /// The API server has gone back since the last list that was whole.
+    rewound: bool,
     /// UIDs seen in the list that is under way.
     listed: HashSet<String>,
     /// The version that each object that is there was last seen in.
@@ -41,6 +47,16 @@ struct Scope {
 }
 
 impl Scope {
+    /// Whether a list has the object in another version than it was last seen in, and whether in an older one.
+    fn lists(&mut self, uid: &str, version: Option<u64>) -> (bool, bool) {
+        let known = self.versions.get(uid).copied();
+        let Some(version) = version else { return (true, self.rewound) };
+        self.newest = self.newest.max(version);
+        self.versions.insert(uid.to_owned(), version);
+        let rewound = self.rewound || known.is_some_and(|known| known > version);
+        (rewound || known != Some(version), rewound)
+    }
+
     /// Whether the object was not seen in this version or a newer one.
     fn takes(&mut self, uid: &str, version: Option<u64>) -> bool {
         let Some(version) = version else { return true };
@@ -100,9 +116,16 @@ impl Listing {
     where
         DeserializeGuard<K>: Resource,
     {
-        let Ok(event) = news else {
-            self.refuse(scope);
-            return None;
+        let event = match news {
+            Ok(event) => event,
+            Err(Trouble::Refused) => {
+                self.refuse(scope);
+                return None;
+            }
+            Err(Trouble::Rewound) => {
+                self.scopes[scope].rewound = true;
+                return None;
+            }
         };
         match event {
             Event::Init => {
@@ -113,13 +136,14 @@ impl Listing {
             Event::InitApply(object) => {
                 let uid = object.meta().uid.clone()?;
                 let books = &mut self.scopes[scope];
-                let takes = books.takes(&uid, version(&object));
+                let (news, rewound) = books.lists(&uid, version(&object));
                 books.listed.insert(uid);
-                if takes { self.applied(scope, object) } else { None }
+                if news { self.applied(scope, object, rewound) } else { None }
             }
             Event::InitDone => {
                 let books = &mut self.scopes[scope];
                 let listed = std::mem::take(&mut books.listed);
+                books.rewound = false;
                 books.versions.retain(|uid, _| listed.contains(uid));
                 self.unreadable.retain(|uid, (of, _)| *of != scope || listed.contains(uid));
                 self.count();
@@ -140,7 +164,7 @@ impl Listing {
                 if old || !books.takes(object.meta().uid.as_deref()?, version) {
                     return None;
                 }
-                self.applied(scope, object)
+                self.applied(scope, object, false)
             }
             Event::Delete(object) => {
                 // Never too old: what is gone does not come back under its UID.
@@ -172,7 +196,7 @@ impl Listing {
         }
     }
 
-    fn applied<K>(&mut self, scope: usize, object: DeserializeGuard<K>) -> Option<Change<K>>
+    fn applied<K>(&mut self, scope: usize, object: DeserializeGuard<K>, rewound: bool) -> Option<Change<K>>
     where
         K: Resource,
         DeserializeGuard<K>: Resource,
@@ -183,7 +207,7 @@ impl Listing {
                 if self.unreadable.remove(&uid).is_some() {
                     self.count();
                 }
-                Some(Change::Applied(object))
+                Some(Change::Applied { object, rewound })
             }
             Err(invalid) => {
                 let answered = (scope, invalid.metadata.generation);
@@ -211,7 +235,7 @@ mod tests {
     use super::*;
     use crate::{
         api::OllamaServer,
-        controller::{server::live::Live, streams::Refused},
+        controller::server::live::Live,
         runtime::{Leadership, Readiness},
     };
     use serde_json::json;
@@ -237,7 +261,7 @@ mod tests {
     }
 
     fn refuse(books: &mut Listing, scope: usize) {
-        assert!(books.take::<OllamaServer>(scope, Err(Refused)).is_none());
+        assert!(books.take::<OllamaServer>(scope, Err(Trouble::Refused)).is_none());
     }
 
     fn list(books: &mut Listing, scope: usize, events: Vec<Event<Guarded>>) {
@@ -250,7 +274,10 @@ mod tests {
     fn take(books: &mut Listing, events: Vec<Event<Guarded>>) -> String {
         let words = events.into_iter().map(|event| match books.take(0, Ok(event)) {
             None => "-".to_owned(),
-            Some(Change::Applied(object)) => object.metadata.resource_version.unwrap_or_default(),
+            Some(Change::Applied { object, rewound }) => {
+                let back = if rewound { "back to " } else { "" };
+                format!("{back}{}", object.metadata.resource_version.unwrap_or_default())
+            }
             Some(Change::Gone(uid)) => format!("gone {uid}"),
             Some(Change::Listed(uids)) => format!("listed {}", uids.len()),
             Some(Change::Unreadable(_)) => "unreadable".to_owned(),
@@ -283,18 +310,39 @@ mod tests {
         assert_eq!(take(&mut books, events), "9, -, -, -, gone b, -, gone a, 13");
     }
 
+    /// An API server that comes back from an older backup lists versions that are lower, and an edit after that is one,
+    /// though its version was seen before.
     #[test]
-    fn a_list_that_lags_undoes_nothing() {
+    fn a_list_is_the_truth_whatever_was_seen_before() {
         let mut books = books();
         let list = |version| vec![Event::Init, Event::InitApply(object("a", version)), Event::InitDone];
         assert_eq!(take(&mut books, list(5)), "-, 5, listed 1");
-        assert_eq!(take(&mut books, vec![Event::Apply(object("a", 9))]), "9");
-        assert_eq!(take(&mut books, list(5)), "-, -, listed 1");
-        // The watch goes on from where the list was.
         assert_eq!(
-            take(&mut books, vec![Event::Apply(object("a", 9)), Event::Apply(object("a", 10))]),
-            "-, 10"
+            take(&mut books, vec![Event::Apply(object("a", 9)), Event::Apply(object("b", 10))]),
+            "9, 10"
         );
+        assert_eq!(take(&mut books, list(5)), "-, back to 5, listed 1");
+        let edits =
+            vec![Event::Apply(object("a", 7)), Event::Apply(object("a", 7)), Event::Apply(object("b", 8))];
+        assert_eq!(take(&mut books, edits), "7, -, 8");
+        // One that lags is made up for by the watch, which goes on from where it was.
+        assert_eq!(take(&mut books, list(5)), "-, back to 5, listed 1");
+        assert_eq!(
+            take(&mut books, vec![Event::Apply(object("a", 7)), Event::Apply(object("a", 9))]),
+            "7, 9"
+        );
+    }
+
+    /// What stood in an object in a version that is there again need not be what stands in it now.
+    #[test]
+    fn everything_is_looked_at_again_once_the_api_server_has_gone_back() {
+        let mut books = books();
+        let list = || vec![Event::Init, Event::InitApply(object("a", 5)), Event::InitDone];
+        take(&mut books, list());
+        assert_eq!(take(&mut books, list()), "-, -, listed 1");
+        assert!(books.take::<OllamaServer>(0, Err(Trouble::Rewound)).is_none());
+        assert_eq!(take(&mut books, list()), "-, back to 5, listed 1");
+        assert_eq!(take(&mut books, list()), "-, -, listed 1");
     }
 
     #[test]

@@ -10,12 +10,13 @@ use tokio::time::Instant;
 #[derive(Clone, Copy)]
 enum Answer {
     Nothing,
-    List,
+    /// Of this version.
+    List(u64),
     SilentWatch,
     Failure(u16),
 }
 
-/// The verbs that were asked for, and when, in seconds.
+/// The verbs that were asked for (`look` is a list of one), and when, in seconds.
 type Asked = Arc<Mutex<Vec<(&'static str, u64)>>>;
 
 fn apiserver(answer: impl Fn(&str, usize) -> Answer + Clone + Send + 'static) -> (Client, Asked) {
@@ -23,8 +24,12 @@ fn apiserver(answer: impl Fn(&str, usize) -> Answer + Clone + Send + 'static) ->
     let begin = Instant::now();
     let book = Arc::clone(&asked);
     let service = tower::service_fn(move |request: Request<Body>| {
-        let watches = request.uri().query().unwrap_or_default().contains("watch=true");
-        let verb = if watches { "watch" } else { "list" };
+        let query = request.uri().query().unwrap_or_default();
+        let verb = match query.contains("watch=true") {
+            true => "watch",
+            false if query.split('&').any(|pair| pair == "limit=1") => "look",
+            false => "list",
+        };
         let number = {
             let mut book = book.lock().unwrap();
             book.push((verb, begin.elapsed().as_secs()));
@@ -34,9 +39,9 @@ fn apiserver(answer: impl Fn(&str, usize) -> Answer + Clone + Send + 'static) ->
         async move {
             let (code, body) = match answer {
                 Answer::Nothing => std::future::pending().await,
-                Answer::List => {
+                Answer::List(version) => {
                     let list = json!({"apiVersion": "ollama-fleet.io/v1alpha1", "kind": "OllamaServerList",
-                        "metadata": {"resourceVersion": "7"}, "items": []});
+                        "metadata": {"resourceVersion": version.to_string()}, "items": []});
                     (200, axum::body::Body::from(list.to_string()))
                 }
                 Answer::SilentWatch => (
@@ -69,21 +74,50 @@ async fn follow(client: &Client, time: Duration) -> usize {
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_went_silent_is_noticed_and_begun_anew_where_it_was() {
     let (client, asked) =
-        apiserver(|verb, _| if verb == "list" { Answer::List } else { Answer::SilentWatch });
+        apiserver(|verb, _| if verb == "watch" { Answer::SilentWatch } else { Answer::List(7) });
     assert_eq!(follow(&client, Duration::from_secs(500)).await, 1, "listed once only");
-    assert_eq!(*asked.lock().unwrap(), [("list", 0), ("watch", 0), ("watch", 205), ("watch", 410)]);
+    let expected = [("list", 0), ("look", 0), ("watch", 0), ("watch", 205), ("watch", 410)];
+    assert_eq!(*asked.lock().unwrap(), expected);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_is_refused_as_too_old_lists_again() {
     let (client, asked) = apiserver(|verb, number| match (verb, number) {
-        ("list", _) => Answer::List,
+        ("list" | "look", _) => Answer::List(7),
         (_, 1) => Answer::Failure(410),
         _ => Answer::SilentWatch,
     });
     assert_eq!(follow(&client, Duration::from_mins(1)).await, 2);
-    let verbs: Vec<_> = asked.lock().unwrap().iter().map(|(verb, _)| *verb).collect();
-    assert_eq!(verbs, ["list", "watch", "list", "watch"]);
+    assert_eq!(verbs(&asked), ["list", "look", "watch", "look", "list", "look", "watch"]);
+}
+
+fn verbs(asked: &Asked) -> Vec<&'static str> {
+    asked.lock().unwrap().iter().map(|(verb, _)| *verb).collect()
+}
+
+/// etcd of Kubernetes 1.36 takes a watch from a version that is yet to come, and sends nothing until it has come: after a
+/// restore of an older backup every edit went unseen, for as long as the backup was old.
+#[tokio::test(start_paused = true)]
+async fn an_api_server_that_went_back_is_listed_again() {
+    let (client, asked) = apiserver(|verb, number| match (verb, number) {
+        ("list", 1) | ("look", 1) => Answer::List(7000),
+        ("watch", 1) | ("look", 2) => Answer::Failure(503),
+        ("watch", _) => Answer::SilentWatch,
+        _ => Answer::List(5000),
+    });
+    let metrics = Metrics::new(&Live::default(), 1, &Leadership::always());
+    let mut items = std::pin::pin!(watch::<OllamaServer>(&client, &[], Kind::OllamaServer, metrics));
+    let mut told = Vec::new();
+    let deadline = Instant::now() + Duration::from_mins(1);
+    while let Ok(Some((_, news))) = tokio::time::timeout_at(deadline, items.next()).await {
+        told.push(match news {
+            Err(Trouble::Rewound) => "rewound",
+            Ok(watcher::Event::InitDone) => "listed",
+            _ => continue,
+        });
+    }
+    assert_eq!(told, ["listed", "rewound", "listed"]);
+    assert_eq!(verbs(&asked), ["list", "look", "watch", "look", "look", "list", "look", "watch"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -102,7 +136,7 @@ async fn a_refused_list_is_news_and_tried_again() {
     let (client, _) = apiserver(|verb, number| match (verb, number) {
         ("list", 1) => Answer::Failure(403),
         ("list", 2) => Answer::Failure(503),
-        ("list", _) => Answer::List,
+        ("list" | "look", _) => Answer::List(7),
         // What was listed stays as it is.
         (_, 1) => Answer::Failure(403),
         _ => Answer::SilentWatch,
@@ -115,9 +149,9 @@ async fn a_refused_list_is_news_and_tried_again() {
     let deadline = Instant::now() + Duration::from_mins(1);
     while let Ok(Some((_, news))) = tokio::time::timeout_at(deadline, items.next()).await {
         match news {
-            Err(Refused) => told.push("refused"),
+            Err(Trouble::Refused) => told.push("refused"),
             Ok(watcher::Event::InitDone) => told.push("listed"),
-            Ok(_) => {}
+            Ok(_) | Err(Trouble::Rewound) => {}
         }
     }
     assert_eq!(told, ["refused", "listed"]);

@@ -15,8 +15,18 @@ pub struct Service {
     pub name: String,
     /// In the order of the file; `None` takes the value of the `.env` file.
     environment: Vec<(String, Option<String>)>,
-    /// Paths, relative to the compose file, and whether they have to be there.
-    pub env_files: Vec<(String, bool)>,
+    pub env_files: Vec<EnvFile>,
+}
+
+/// A file of variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvFile {
+    /// Relative to the compose file.
+    pub path: String,
+    /// Whether it has to be there.
+    pub required: bool,
+    /// Whether it is taken as it is written, without quotes and variables.
+    pub raw: bool,
 }
 
 /// The services of a compose file, by name. `variables` are those of the `.env` file, for the paths.
@@ -53,11 +63,12 @@ fn read(name: &str, service: &Value, variables: &Variables) -> Result<Service, S
             .map_err(|error| wrong(&format!("env_file: {error}")))
     };
     let one = |value: &Value| match value {
-        Value::String(text) => Ok((path(text)?, true)),
+        Value::String(text) => Ok(EnvFile { path: path(text)?, required: true, raw: false }),
         Value::Object(map) => {
             let text =
                 map.get("path").and_then(Value::as_str).ok_or_else(|| wrong("env_file has no path"))?;
-            Ok((path(text)?, required(map)))
+            let raw = is_raw(map).map_err(wrong)?;
+            Ok(EnvFile { path: path(text)?, required: required(map), raw })
         }
         _ => Err(wrong("env_file must be a path or a list of paths")),
     };
@@ -71,6 +82,18 @@ fn read(name: &str, service: &Value, variables: &Variables) -> Result<Service, S
 
 fn required(file: &Map<String, Value>) -> bool {
     file.get("required").and_then(Value::as_bool).unwrap_or(true)
+}
+
+fn is_raw(file: &Map<String, Value>) -> Result<bool, &'static str> {
+    match file.get("format") {
+        None | Some(Value::Null) => Ok(false),
+        Some(format) => match format.as_str() {
+            Some("raw") => Ok(true),
+            // The default has a name too.
+            Some("" | ".env") => Ok(false),
+            _ => Err("env_file has a format that compose does not know; it knows raw"),
+        },
+    }
 }
 
 fn scalar(value: &Value) -> Result<Option<String>, &'static str> {
@@ -94,16 +117,17 @@ fn item(value: &Value) -> Result<(String, Option<String>), &'static str> {
 
 impl Service {
     /// The settings of this service: its `env_file`s one after the other, then its `environment`, whose variables are
-    /// those of the `.env` file. `files` has the texts of `env_files`, by path.
+    /// those of the `.env` file. `files` has the texts of those of `env_files` that are there.
     pub fn settings(
         &self,
         variables: &Variables,
-        files: &[(String, String)],
+        files: &[(EnvFile, String)],
         report: &mut Report,
     ) -> Result<Settings, String> {
         let mut all = Variables::new();
-        for (path, text) in files {
-            all.extend(dotenv::parse(text, variables).map_err(|error| format!("{}: {error}", quote(path)))?);
+        for (file, text) in files {
+            let parsed = if file.raw { dotenv::parse_raw(text) } else { dotenv::parse(text, variables) };
+            all.extend(parsed.map_err(|error| format!("{}: {error}", quote(&file.path)))?);
         }
         for (name, value) in &self.environment {
             let value = match value {
@@ -157,8 +181,10 @@ mod tests {
     fn settings(compose: &str, env: &str, files: &[(&str, &str)]) -> (Settings, Vec<String>) {
         let variables = dotenv::parse(env, &Variables::new()).unwrap();
         let service = parse(compose, &variables).unwrap().remove(0);
+        let text =
+            |path: &str| files.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_owned());
         let files: Vec<_> =
-            files.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned())).collect();
+            service.env_files.iter().filter_map(|file| Some((file.clone(), text(&file.path)?))).collect();
         let mut report = Report::default();
         let found = service.settings(&variables, &files, &mut report).unwrap();
         (found, report.findings.iter().map(ToString::to_string).collect())
@@ -199,10 +225,28 @@ mod tests {
     fn the_environment_wins_over_env_files_and_a_later_file_over_an_earlier() {
         let text = "services:\n  a:\n    env_file: [one.env, {path: two.env, required: false}]\n    environment: [POLL_INTERVAL=3]\n";
         let service = parse(text, &Variables::new()).unwrap().remove(0);
-        assert_eq!(service.env_files, [("one.env".into(), true), ("two.env".into(), false)]);
+        let file = |path: &str, required| EnvFile { path: path.into(), required, raw: false };
+        assert_eq!(service.env_files, [file("one.env", true), file("two.env", false)]);
         let files = [("one.env", "OLLAMA_SERVERS=[1]\nPOLL_INTERVAL=1"), ("two.env", "OLLAMA_SERVERS=[2]")];
         let (found, _) = settings(text, "", &files);
         assert_eq!((found["OLLAMA_SERVERS"].as_str(), found["POLL_INTERVAL"].as_str()), ("[2]", "3"));
+    }
+
+    #[test]
+    fn a_raw_file_is_taken_as_written() {
+        let text = |format: &str| {
+            format!(
+                "services: {{a: {{env_file: [{{path: one.env, format: {format}}}], environment: [POLL_INTERVAL=3]}}}}"
+            )
+        };
+        let files = [("one.env", "OLLAMA_SERVERS=[{\"name\": \"$a # b\"}] # c")];
+        let (found, lines) = settings(&text("raw"), "a=x", &files);
+        assert_eq!(found["OLLAMA_SERVERS"], "[{\"name\": \"$a # b\"}] # c");
+        assert_eq!(lines, [] as [String; 0]);
+        let (found, _) = settings(&text("~"), "a=x", &files);
+        assert_eq!(found["OLLAMA_SERVERS"], "[{\"name\": \"x");
+        let error = parse(&text("toml"), &Variables::new()).unwrap_err();
+        assert!(error.contains("a format that compose does not know"), "{error}");
     }
 
     #[test]

@@ -1,4 +1,6 @@
-//! `.env` files as compose reads them: `export`, comments, three ways of quoting, values over several lines.
+//! `.env` files as compose reads them: `export`, comments, three ways of quoting, values over several lines; and files of
+//! `format: raw`, which are taken as they are written. Compared with compose-go 3.0.0-alpha.4 (`dotenv/parser.go`) and, for
+//! raw ones, with docker/cli's `pkg/kvfile`, which compose takes for them.
 //!
 //! The libraries for this read variables of the process while they parse, take the quotes out of unquoted JSON, or stop
 //! silently where they do not understand; here the file alone decides, and what is not understood is an error.
@@ -47,6 +49,27 @@ pub fn parse(text: &str, outer: &Variables) -> Result<Variables, String> {
     }
 }
 
+/// Reads a file of `format: raw`: a variable a line, without quotes, comments behind values, or variables in values.
+pub fn parse_raw(text: &str) -> Result<Variables, String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut variables = Variables::new();
+    for (index, line) in text.lines().enumerate() {
+        // What is behind the value belongs to it.
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let at_line = |message: &str| format!("line {}: {message}", index + 1);
+        // A name alone hands a variable of the process on; that process is not this one.
+        let Some((name, value)) = line.split_once('=') else { continue };
+        if name.is_empty() || name.contains(char::is_whitespace) {
+            return Err(at_line("expected NAME=value without a blank before the ="));
+        }
+        variables.insert(name.to_owned(), Ok(Interpolated { text: value.to_owned(), unset: Vec::new() }));
+    }
+    Ok(variables)
+}
+
 /// The name before `=`, and what follows; `None` where a line has only a name.
 fn key(text: &str) -> Result<(&str, Option<&str>), &'static str> {
     let line = text.split('\n').next().unwrap_or_default();
@@ -55,7 +78,7 @@ fn key(text: &str) -> Result<(&str, Option<&str>), &'static str> {
     let offset = line.len() - start.len();
     let end = start.find(['=', ':']).unwrap_or(start.len());
     let name = start[..end].trim_end();
-    let valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
+    let valid = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '-' | '[' | ']');
     if name.is_empty() || !name.chars().all(valid) {
         return Err("expected NAME=value, a comment or an empty line");
     }
@@ -86,7 +109,9 @@ fn value(text: &str) -> Result<(Value, &str), &'static str> {
         }
         _ => {
             let (line, after) = text.split_once('\n').unwrap_or((text, ""));
-            Ok((Value::Template(without_comment(line).trim().to_owned()), after))
+            // Blanks before the value are gone by now, so that one which begins with # is a value.
+            let value = line.split_once(" #").map_or(line, |(value, _)| value);
+            Ok((Value::Template(value.trim_end().to_owned()), after))
         }
     }
 }
@@ -111,34 +136,42 @@ fn quoted(text: &str, quote: char) -> Result<(&str, &str), &'static str> {
     }
 }
 
-/// A comment in an unquoted value has a space before it.
-fn without_comment(line: &str) -> &str {
-    if line.starts_with('#') {
-        return "";
-    }
-    let end = line.match_indices('#').find(|(index, _)| line[..*index].ends_with([' ', '\t']));
-    end.map_or(line, |(index, _)| &line[..index])
-}
-
 /// The escapes of double quotes. An escaped dollar is doubled, which is how the next step knows it for one.
 fn unescape(raw: &str) -> String {
     let mut out = String::with_capacity(raw.len());
-    let mut chars = raw.chars();
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            out.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('n') => out.push('\n'),
-            Some('r') => out.push('\r'),
-            Some('t') => out.push('\t'),
-            Some('$') => out.push_str("$$"),
-            Some(c @ ('"' | '\\' | '\'')) => out.push(c),
-            Some(c) => out.extend(['\\', c]),
-            None => out.push('\\'),
+    let mut rest = raw;
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        let Some(c) = after.chars().next() else {
+            out.push('\\');
+            return out;
+        };
+        rest = &after[c.len_utf8()..];
+        match c {
+            'a' => out.push('\u{7}'),
+            'b' => out.push('\u{8}'),
+            'f' => out.push('\u{c}'),
+            'n' => out.push('\n'),
+            'r' => out.push('\r'),
+            't' => out.push('\t'),
+            'v' => out.push('\u{b}'),
+            '$' => out.push_str("$$"),
+            '"' | '\\' => out.push(c),
+            '0' => {
+                let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
+                let (digits, behind) = rest.split_at(digits.min(3));
+                let code = u8::from_str_radix(digits, 8).ok().filter(|_| digits.len() == 3);
+                match code {
+                    Some(code) => out.push(char::from(code)),
+                    None => out.extend(['\\'].into_iter().chain(digits.chars())),
+                }
+                rest = behind;
+            }
+            other => out.extend(['\\', other]),
         }
     }
+    out.push_str(rest);
     out
 }
 
@@ -161,7 +194,13 @@ mod tests {
     #[case("\u{feff}V=1", "1")]
     #[case("# V=0\n\n  # x\nV=1 # comment", "1")]
     #[case("V=1#2", "1#2")]
-    #[case("V=# nothing", "")]
+    #[case("V=# nothing", "# nothing")]
+    #[case("V=   # note", "# note")]
+    #[case("V=\t# note # more", "# note")]
+    #[case("V=1\t# no comment", "1\t# no comment")]
+    #[case("MÜLLER=1\nV=$MÜLLER", "ÜLLER")]
+    #[case("變數=1\n٣=2\na.b-c[0]=3\nV=4", "4")]
+    #[case("V=\"\\a\\0101\\c\\'\"", "\u{7}A\\c\\'")]
     #[case("V=", "")]
     #[case("V=1\nV=2", "2")]
     #[case("export A\nV=1", "1")]
@@ -187,6 +226,33 @@ mod tests {
     fn what_is_not_understood_is_named_by_its_line(#[case] file: &str, #[case] error: &str) {
         let found = parse(file, &Variables::new()).unwrap_err();
         assert!(found.starts_with(error), "{found}");
+    }
+
+    #[test]
+    fn names_are_those_that_compose_takes() {
+        let variables = parse("變數=1\nMÜLLER=2\na.b-c[0]=3\n9V=4", &Variables::new()).unwrap();
+        assert_eq!(variables.keys().collect::<Vec<_>>(), ["9V", "MÜLLER", "a.b-c[0]", "變數"]);
+        for odd in ["a/b=1", "a$=1", "a b=1", "{=1"] {
+            assert!(parse(odd, &Variables::new()).is_err(), "{odd}");
+        }
+    }
+
+    /// Compose 2.30 and later.
+    #[rstest]
+    #[case("V=1", "1")]
+    #[case("\u{feff}  V='a' \"b\" # c $A ${B} \\n ", "'a' \"b\" # c $A ${B} \\n ")]
+    #[case("# V=0\n\nA\nV=1=2\r\n", "1=2")]
+    #[case("V=", "")]
+    #[case("export=x\nV=[{\"name\": \"a\"}]", "[{\"name\": \"a\"}]")]
+    fn raw_values_are_taken_as_written(#[case] file: &str, #[case] value: &str) {
+        assert_eq!(lookup(&parse_raw(file).unwrap(), "V").unwrap(), value);
+    }
+
+    #[rstest]
+    #[case("A=1\nexport V=1", "line 2: expected NAME=value")]
+    #[case("=1", "line 1: expected NAME=value")]
+    fn a_raw_name_is_one_word(#[case] file: &str, #[case] error: &str) {
+        assert!(parse_raw(file).unwrap_err().starts_with(error));
     }
 
     #[test]

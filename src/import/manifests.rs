@@ -54,6 +54,14 @@ pub struct ServerSpec {
     pub plugin_ports: BTreeMap<String, i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub poll: Option<Poll>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<Maintenance>,
+}
+
+/// A maintenance without an end; the old configuration had no word for one.
+#[derive(Debug, Serialize)]
+pub struct Maintenance {
+    pub reason: &'static str,
 }
 
 /// The fields of a `FleetPlugin` that a `plugin.json` has a word for.

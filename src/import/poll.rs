@@ -19,6 +19,15 @@ const MIN_POLL_INTERVAL: u64 = 5;
 /// What of the settings goes to every server; `None` if none of them is set.
 pub fn poll(settings: &Settings, report: &mut Report) -> Option<Poll> {
     let interval = read(settings, POLL_INTERVAL, "the old dashboard then took 10 seconds", report);
+    if let Some(seconds) = interval.filter(|seconds| is_milliseconds(*seconds)) {
+        report.check(
+            POLL_INTERVAL,
+            format!(
+                "it is in seconds, and {seconds} looks like milliseconds; if {0} s are meant, write {0}",
+                seconds / 1000
+            ),
+        );
+    }
     let interval = interval.map(|seconds| within(POLL_INTERVAL, seconds, INTERVAL, "seconds", report));
     if let Some(seconds) = interval.filter(|seconds| *seconds < MIN_POLL_INTERVAL) {
         report.check(
@@ -38,6 +47,11 @@ pub fn poll(settings: &Settings, report: &mut Report) -> Option<Poll> {
         ..Poll::default()
     };
     (poll != Poll::default()).then_some(poll)
+}
+
+/// Nobody asks a host every 10,000 seconds; who has other times in milliseconds writes this one so as well.
+fn is_milliseconds(interval: u64) -> bool {
+    interval >= 1000 && interval.is_multiple_of(500) && !interval.is_multiple_of(3600)
 }
 
 /// A whole number above 0, read as the old dashboard did: digits at the beginning count, what follows does not.
@@ -122,6 +136,12 @@ mod tests {
     #[case(["7.9", "", "3.5"], [Some("7s"), None], Some(3), 2)]
     #[case(["99999999999999999999999", "", ""], [Some("86400s"), None], None, 1)]
     #[case(["90000", "", "1000"], [Some("86400s"), None], Some(100), 2)]
+    // Seconds for the old dashboard as well, but nobody meant them.
+    #[case(["10000", "5000", ""], [Some("10000s"), Some("5s")], None, 1)]
+    #[case(["60000", "", ""], [Some("60000s"), None], None, 1)]
+    #[case(["600000", "", ""], [Some("86400s"), None], None, 2)]
+    #[case(["3600", "", ""], [Some("3600s"), None], None, 0)]
+    #[case(["900", "", ""], [Some("900s"), None], None, 0)]
     #[case(["", "50", ""], [None, Some("100ms")], None, 1)]
     #[case(["600", "600000", ""], [Some("600s"), Some("300s")], None, 1)]
     // The timeout has to fit into the interval.
@@ -140,6 +160,15 @@ mod tests {
         assert_eq!([poll.interval.as_deref(), poll.timeout.as_deref()], durations);
         assert_eq!(poll.failure_threshold, failures);
         assert_eq!(lines.len(), findings, "{lines:?}");
+    }
+
+    #[test]
+    fn milliseconds_are_told_for_what_they_are() {
+        let line = convert("10000", "", "").1.remove(0);
+        assert_eq!(
+            line,
+            "check: POLL_INTERVAL: it is in seconds, and 10000 looks like milliseconds; if 10 s are meant, write 10"
+        );
     }
 
     #[test]

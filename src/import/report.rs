@@ -137,11 +137,11 @@ mod tests {
     #[test]
     fn a_line_begins_with_what_to_grep_for() {
         let mut report = Report::default();
-        report.skipped("servers[3] \"gpu box\"", "ramGb must be a number above 0, found \"16\"");
+        report.skipped("servers[3] \"gpu box\"", "host must be a text that is not blank, found none");
         report.no_home("TELEGRAM_BOT_TOKEN", "x");
         assert_eq!(
             report.findings[0].to_string(),
-            "skipped: servers[3] \"gpu box\": ramGb must be a number above 0, found \"16\""
+            "skipped: servers[3] \"gpu box\": host must be a text that is not blank, found none"
         );
         assert_eq!(report.findings[1].to_string(), "no home: TELEGRAM_BOT_TOKEN: x");
         assert_eq!(report.count(Level::Skipped), 1);

@@ -3,7 +3,7 @@
 
 use super::{
     capacity, hosts,
-    manifests::{Object, ServerSpec, Unprintable},
+    manifests::{Maintenance, Object, ServerSpec, Unprintable},
     names::Names,
     report::{Report, describe, quote, steers},
     settings::SERVERS,
@@ -19,6 +19,10 @@ use std::collections::{BTreeMap, btree_map::Entry};
 /// The schema's bounds.
 const DISPLAY_NAME: usize = 128;
 const PORTS: usize = 32;
+/// Fields in which people kept a key for the host.
+const KEYS: [&str; 4] = ["apiKey", "api_key", "apikey", "token"];
+/// Why a server is in maintenance that was disabled.
+const DISABLED: &str = "disabled in the old dashboard";
 
 /// What every entry is read with.
 pub struct Context<'a> {
@@ -97,10 +101,10 @@ struct Required<'a> {
     fields: &'a Map<String, Value>,
     name: &'a str,
     host: hosts::Host,
-    ram_gb: f64,
 }
 
-/// The old dashboard's rules, and that the host can be written. Every fault is named, not just the first.
+/// That it has a name, and a host that can be written. Every fault is named, not just the first. The old dashboard wanted
+/// `ramGb` as well, but nothing here needs it.
 fn required(entry: &Value) -> Result<Required<'_>, Vec<String>> {
     let Some(fields) = entry.as_object() else {
         return Err(vec![format!("must be an object, found {}", describe(entry))]);
@@ -112,11 +116,9 @@ fn required(entry: &Value) -> Result<Required<'_>, Vec<String>> {
     };
     let name = text("name");
     let host = text("host").and_then(hosts::read);
-    let ram_gb = fields.get("ramGb").and_then(Value::as_f64).filter(|number| *number > 0.0);
-    let ram_gb = ram_gb.ok_or_else(|| format!("ramGb must be a number above 0, found {}", found("ramGb")));
-    match (name, host, ram_gb) {
-        (Ok(name), Ok(host), Ok(ram_gb)) => Ok(Required { fields, name, host, ram_gb }),
-        (name, host, ram_gb) => Err([name.err(), host.err(), ram_gb.err()].into_iter().flatten().collect()),
+    match (name, host) {
+        (Ok(name), Ok(host)) => Ok(Required { fields, name, host }),
+        (name, host) => Err([name.err(), host.err()].into_iter().flatten().collect()),
     }
 }
 
@@ -136,15 +138,20 @@ fn convert_one(
         poll: context.poll.cloned(),
         ..ServerSpec::default()
     };
-    match capacity::memory(entry.ram_gb) {
+    match memory(entry.fields.get("ramGb")) {
         Ok(memory) => spec.capacity = Some(Capacity { memory: Some(Quantity(memory)), vram: None }),
-        Err(why) => {
-            report.check(subject, format!("ramGb {} {why}; capacity is left out", entry.fields["ramGb"]));
-        }
+        Err(why) => report.check(subject, format!("{why}; capacity is left out")),
     }
     for (key, value) in entry.fields {
         match key.as_str() {
             "name" | "host" | "ramGb" => {}
+            "isDisabled" => spec.maintenance = maintenance(value, subject, report),
+            // The key itself is in no line and in no manifest.
+            key if KEYS.contains(&key) && !is_empty(value) => report.check(
+                subject,
+                format!("{key} is not written: a key belongs into a Secret of the namespace, as token, with the annotation ollama-fleet.io/hosts; name the Secret in spec.secretRef"),
+            ),
+            key if KEYS.contains(&key) => {}
             "backendType" => spec.backend_type = backend(value, subject, report),
             "maxConcurrent" => report.no_home(
                 subject,
@@ -173,6 +180,33 @@ fn convert_one(
         }
     }
     spec
+}
+
+/// `ramGb` as a quantity, or why it is none.
+fn memory(ram_gb: Option<&Value>) -> Result<String, String> {
+    let found = || ram_gb.map_or_else(|| "none".to_owned(), describe);
+    let number = ram_gb.and_then(Value::as_f64).filter(|number| *number > 0.0);
+    let number = number.ok_or_else(|| format!("ramGb must be a number above 0, found {}", found()))?;
+    capacity::memory(number).map_err(|why| format!("ramGb {} {why}", found()))
+}
+
+/// A server that was switched off is polled on, and its Warnings are dropped.
+fn maintenance(value: &Value, subject: &str, report: &mut Report) -> Option<Maintenance> {
+    match value {
+        Value::Bool(true) => Some(Maintenance { reason: DISABLED }),
+        Value::Bool(false) | Value::Null => None,
+        odd => {
+            report.check(
+                subject,
+                format!("isDisabled must be true or false, found {}; read as false", describe(odd)),
+            );
+            None
+        }
+    }
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_str().is_some_and(|text| text.trim().is_empty())
 }
 
 /// The name as people wrote it, as far as the schema takes it.
@@ -265,14 +299,10 @@ mod tests {
     #[rstest]
     #[case(json!("x"), "must be an object, found \"x\"")]
     #[case(json!(null), "must be an object, found null")]
-    #[case(json!({}), "name must be a text that is not blank, found none; host must be a text that is not blank, found none; ramGb must be a number above 0, found none")]
+    #[case(json!({}), "name must be a text that is not blank, found none; host must be a text that is not blank, found none")]
     #[case(entry(json!({"name": " "})), "name must be a text that is not blank, found \" \"")]
     #[case(entry(json!({"name": 7})), "name must be a text that is not blank, found 7")]
     #[case(entry(json!({"host": ""})), "host must be a text that is not blank, found \"\"")]
-    #[case(entry(json!({"ramGb": "16"})), "ramGb must be a number above 0, found \"16\"")]
-    #[case(entry(json!({"ramGb": 0})), "ramGb must be a number above 0, found 0")]
-    #[case(entry(json!({"ramGb": -1.5})), "ramGb must be a number above 0, found -1.5")]
-    #[case(entry(json!({"ramGb": null})), "ramGb must be a number above 0, found null")]
     #[case(entry(json!({"host": "ftp://x"})), "the scheme of host must be http:// or https://")]
     fn bad_entries_are_skipped_by_index_and_the_others_survive(#[case] bad: Value, #[case] why: &str) {
         let (servers, lines) =
@@ -303,6 +333,63 @@ mod tests {
         assert_eq!(lines.len(), usize::from(port.is_none()), "{lines:?}");
     }
 
+    /// A server is worth more than a number about it, and a disabled one is a server too.
+    #[rstest]
+    #[case::absent(json!({"ramGb": null}), "ramGb must be a number above 0, found null; capacity is left out")]
+    #[case::text(json!({"ramGb": "16"}), "ramGb must be a number above 0, found \"16\"; capacity is left out")]
+    #[case::zero(json!({"ramGb": 0}), "ramGb must be a number above 0, found 0; capacity is left out")]
+    #[case::negative(json!({"ramGb": -1.5}), "ramGb must be a number above 0, found -1.5; capacity is left out")]
+    #[case::list(json!({"ramGb": [16]}), "ramGb must be a number above 0, found a list; capacity is left out")]
+    #[case::disabled(json!({"isDisabled": "yes"}), "isDisabled must be true or false, found \"yes\"; read as false")]
+    fn what_is_optional_and_odd_costs_no_server(#[case] patch: Value, #[case] why: &str) {
+        let (servers, lines) = import(json!([entry(patch.clone())]));
+        assert_eq!(lines, [format!("check: servers[0] \"gpu\": {why}")]);
+        assert_eq!(servers[0].spec.capacity.is_none(), patch.get("ramGb").is_some());
+        assert_eq!(servers[0].spec.maintenance, None);
+    }
+
+    #[test]
+    fn an_entry_without_ram_gb_is_a_server() {
+        let (servers, lines) = import(json!([{"name": "gpu", "host": "192.0.2.1:11434"}]));
+        assert_eq!(servers[0].spec.capacity, None);
+        assert!(
+            lines[0].ends_with("ramGb must be a number above 0, found none; capacity is left out"),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn a_disabled_server_is_in_maintenance_and_says_why() {
+        let (servers, lines) = import(json!([
+            entry(json!({"isDisabled": true})),
+            entry(json!({"host": "b:1", "isDisabled": false})),
+            entry(json!({"host": "c:1", "isDisabled": null})),
+        ]));
+        let reasons: Vec<_> = servers
+            .iter()
+            .map(|server| server.spec.maintenance.clone().map(|maintenance| maintenance.reason.unwrap()))
+            .collect();
+        assert_eq!(reasons, [Some("disabled in the old dashboard".to_owned()), None, None]);
+        assert_eq!(lines, [] as [String; 0]);
+    }
+
+    #[rstest]
+    fn a_key_is_a_hint_at_a_secret_and_never_shown(
+        #[values("apiKey", "api_key", "apikey", "token")] field: &str,
+        #[values(json!("sk-s3cret"), json!(["sk-s3cret"]), json!(4711))] key: Value,
+    ) {
+        let (servers, lines) = import(json!([entry(json!({field: key}))]));
+        assert_eq!(lines.len(), 1);
+        assert!(
+            lines[0].starts_with(&format!("check: servers[0] \"gpu\": {field} is not written")),
+            "{lines:?}"
+        );
+        assert!(lines[0].contains("spec.secretRef"), "{lines:?}");
+        let printed = format!("{lines:?} {servers:?}");
+        assert!(!printed.contains("s3cret") && !printed.contains("4711"), "{printed}");
+        assert_eq!(import(json!([entry(json!({field: " "}))])).1.len(), 0, "none was set");
+    }
+
     #[rstest]
     #[case(json!({"backendType": "vLLM"}), "check: servers[0] \"gpu\": backendType \"vLLM\" is none of")]
     #[case(json!({"backendType": 1}), "check: servers[0] \"gpu\": backendType 1 is none of")]
@@ -322,7 +409,7 @@ mod tests {
     fn duplicate_names_are_numbered_and_a_skipped_entry_keeps_its_name() {
         let entries = json!([
             entry(json!({"host": "a:1"})),
-            entry(json!({"host": "b:1", "ramGb": 0})),
+            entry(json!({"host": "ftp://b"})),
             entry(json!({"host": "c:1"})),
         ]);
         let names: Vec<_> = import(entries).0.into_iter().filter_map(|server| server.metadata.name).collect();

@@ -5,6 +5,7 @@ pub mod bounded_json;
 pub mod counters;
 pub mod exposition;
 pub mod expression;
+pub mod filter;
 pub mod model_need;
 mod path_cost;
 pub mod readings;

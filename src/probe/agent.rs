@@ -1,7 +1,7 @@
 //! Reading one agent: one GET, under its own deadline, beside the poll of the host it runs on.
 
 use super::{
-    Failure, Lane, Owner, Prober,
+    AgentFailure, Failure, Lane, Owner, Prober,
     client::{BODY_MAX, Request, Route},
     fair::Slot,
     limits::{Limits, Namespace},
@@ -9,8 +9,9 @@ use super::{
     turns::Asker,
     visit::{Question, Visit},
 };
-use crate::api::endpoint::Endpoint;
+use crate::{api::endpoint::Endpoint, plugins::values::Arrival};
 use hyper::header::HeaderValue;
+use k8s_openapi::jiff::Timestamp;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -25,6 +26,8 @@ pub struct AgentTarget {
     pub owner: Owner,
     pub endpoint: Endpoint,
     pub path: String,
+    /// What to ask for.
+    pub accept: &'static str,
     /// Sent as Authorization; marked as sensitive, so that nothing prints it.
     pub authorization: Option<HeaderValue>,
     pub tls: TlsSettings,
@@ -37,17 +40,21 @@ pub struct AgentTarget {
 pub struct AgentAnswer {
     pub content_type: Option<String>,
     pub body: Vec<u8>,
-    /// When it was here, for rates.
-    pub came: std::time::Instant,
+    /// When it was here.
+    pub came: Arrival,
     /// Of a large body: so many bodies are here at once, also while they wait to be taken apart.
     _room: Option<Slot>,
 }
 
 impl Prober {
     /// The agent's answer, at most 1 MiB. `None`: no slot came free in time, so nothing was asked.
-    pub async fn agent(&self, target: &AgentTarget) -> Option<Result<AgentAnswer, Failure>> {
-        let result = self.visit(target).await;
-        result.filter(|result| !matches!(result, Err(Failure::TooManyOpenFiles)))
+    pub async fn agent(&self, target: &AgentTarget) -> Option<Result<AgentAnswer, AgentFailure>> {
+        let result = self.visit(target).await?;
+        match result {
+            Err(Failure::TooManyOpenFiles) => None,
+            Err(failure) => Some(Err(failure.into())),
+            Ok(answer) => Some(answer),
+        }
     }
 
     /// A slot for taking an answer apart that is so large that others could have to wait for it; `None` if it is not.
@@ -57,7 +64,8 @@ impl Prober {
 }
 
 impl Question for AgentTarget {
-    type Answer = AgentAnswer;
+    /// A status other than 2xx is an answer to the question too.
+    type Answer = Result<AgentAnswer, AgentFailure>;
 
     fn visit(&self) -> Visit<'_> {
         // An agent's port may be the host's own, which is asked by one at a time, or that of another server's agents.
@@ -69,13 +77,14 @@ impl Question for AgentTarget {
         limits.agent_slot(self.lane, &self.owner.namespace).await
     }
 
-    async fn ask(&self, prober: &Prober, route: &Route, deadline: Instant) -> Result<AgentAnswer, Failure> {
+    async fn ask(&self, prober: &Prober, route: &Route, deadline: Instant) -> Result<Self::Answer, Failure> {
         let request = Request {
             route,
             endpoint: &self.endpoint,
             path: &self.path,
             namespace: &self.owner.namespace,
             host_header: None,
+            accept: self.accept,
             lane: self.lane,
             authorization: self.authorization.as_ref(),
             tls: &self.tls,
@@ -85,15 +94,15 @@ impl Question for AgentTarget {
             last: true,
         };
         let answer = prober.clients.get(request).await?;
-        match answer.status {
-            // For an agent a missing path is a wrong port or endpoint.
-            404 | 405 => Err(Failure::InvalidResponse),
-            _ => answer.success().map(|answer| AgentAnswer {
-                content_type: answer.content_type,
-                body: answer.body,
-                came: Instant::now().into_std(),
-                _room: answer.room,
-            }),
-        }
+        let status = answer.status;
+        let Ok(answer) = answer.success() else {
+            return Ok(Err(AgentFailure::status(status, &self.path)));
+        };
+        Ok(Ok(AgentAnswer {
+            content_type: answer.content_type,
+            body: answer.body,
+            came: Arrival { at: Instant::now().into_std(), clock: Timestamp::now() },
+            _room: answer.room,
+        }))
     }
 }

@@ -38,6 +38,8 @@ const SUSPECT_CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const COMPLAINT_MAX: usize = 1024;
 /// Longer ones tell nothing that the shorter do not.
 const CONTENT_TYPE_MAX: usize = 256;
+/// Asks for whatever there is.
+pub const ACCEPT_ANY: &str = "*/*";
 const AGENT: &str = concat!("ollama-fleet-operator/", env!("CARGO_PKG_VERSION"));
 
 /// Which slots a poll has, and how much time to connect.
@@ -80,6 +82,8 @@ pub struct Request<'a> {
     /// Of whoever asks, for its share of large bodies.
     pub namespace: &'a Namespace,
     pub host_header: Option<&'a HeaderValue>,
+    /// What to ask for.
+    pub accept: &'static str,
     pub lane: Lane,
     pub authorization: Option<&'a HeaderValue>,
     pub tls: &'a TlsSettings,
@@ -195,7 +199,7 @@ impl HttpClients {
 fn http_request(url: &Url, request: &Request<'_>) -> Result<HttpRequest<Empty<Bytes>>, Failure> {
     let mut builder = HttpRequest::get(url.as_str())
         .header(USER_AGENT, AGENT)
-        .header(ACCEPT, "*/*")
+        .header(ACCEPT, request.accept)
         .header(ACCEPT_ENCODING, "identity");
     if let Some(host) = request.host_header {
         builder = builder.header(HOST, host);

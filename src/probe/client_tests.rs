@@ -38,6 +38,7 @@ fn request<'a>(
         path: "/",
         namespace,
         host_header: None,
+        accept: ACCEPT_ANY,
         lane: Lane::Healthy,
         authorization: None,
         tls,

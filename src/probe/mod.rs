@@ -8,6 +8,7 @@
 
 pub mod address;
 mod agent;
+mod agent_failure;
 mod client;
 mod clients;
 mod connect;
@@ -29,6 +30,7 @@ mod visit;
 pub mod wire;
 
 pub use agent::{AgentAnswer, AgentTarget};
+pub use agent_failure::{AgentFailure, MESSAGE_MAX};
 pub use client::{ClientError, Lane};
 pub use failure::Failure;
 pub use limits::Owner;
@@ -39,7 +41,7 @@ use crate::{
     metrics::Metrics,
 };
 use address::{AddressPolicy, SharedPolicy};
-use client::{Answer, BODY_MAX, HttpClients, Request, Route};
+use client::{ACCEPT_ANY, Answer, BODY_MAX, HttpClients, Request, Route};
 use fair::Slot;
 use hyper::header::HeaderValue;
 use limits::Limits;
@@ -217,6 +219,7 @@ impl Ask<'_> {
             path,
             namespace: &self.target.owner.namespace,
             host_header: self.target.host_header.as_ref(),
+            accept: ACCEPT_ANY,
             lane: self.target.lane,
             authorization: self.target.authorization.as_ref(),
             tls: &self.target.tls,

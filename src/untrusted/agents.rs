@@ -14,15 +14,17 @@ use crate::{
     plugins::{
         answer::Answer,
         counters::Counters,
-        exposition,
+        exposition::{self, Text},
+        filter::Filter,
         model_need::ModelNeed,
-        values::{AgentValues, CompiledValues, compile},
+        values::{AgentValues, Arrival, CompiledValues, compile},
     },
     probe::{
-        Failure, HostOutcome,
+        AgentFailure, HostOutcome,
         report::{HostReport, Part},
     },
 };
+use k8s_openapi::jiff::Timestamp;
 use std::{
     sync::{Arc, LazyLock},
     time::{Duration, Instant},
@@ -41,6 +43,15 @@ static PLUGINS: LazyLock<Vec<CompiledValues>> = LazyLock::new(|| {
         include_str!("../../plugins/windows-exporter/plugin.yaml"),
         include_str!("../../plugins/dcgm-exporter/plugin.yaml"),
         include_str!("../../plugins/llama-server/plugin.yaml"),
+        include_str!("../../plugins/amd-device-metrics/plugin.yaml"),
+        include_str!("../../plugins/glances/plugin.yaml"),
+        include_str!("../../plugins/libre-hardware-monitor/plugin.yaml"),
+        include_str!("../../plugins/macmon/plugin.yaml"),
+        include_str!("../../plugins/netdata/plugin.yaml"),
+        include_str!("../../plugins/nvidia-gpu-exporter/plugin.yaml"),
+        include_str!("../../plugins/nvitop-exporter/plugin.yaml"),
+        include_str!("../../plugins/shelly-plug/plugin.yaml"),
+        include_str!("../../plugins/telegraf/plugin.yaml"),
     ];
     let agents =
         shipped.iter().filter_map(|yaml| serde_saphyr::from_str::<FleetPlugin>(yaml).ok()?.spec.agent);
@@ -58,23 +69,35 @@ pub fn agent_json(body: &[u8]) {
 
 /// Prometheus' text or OpenMetrics.
 pub fn agent_text(body: &[u8]) {
-    if let Ok(samples) = exposition::unlabelled(body, PLUGIN_VALUES_MAX) {
-        assert!(samples.len() <= PLUGIN_VALUES_MAX);
-        assert!(samples.values().all(|number| number.is_finite()));
+    for seconds in [false, true] {
+        if let Ok(found) = exposition::unlabelled(Text { body, seconds }, PLUGIN_VALUES_MAX) {
+            assert!(found.numbers.len() <= PLUGIN_VALUES_MAX);
+            assert!(found.numbers.values().all(|number| number.is_finite()));
+        }
     }
     read_by_all(AgentFormat::Prometheus, body);
     read_by_all(AgentFormat::Auto, body);
 }
 
 fn read_by_all(format: AgentFormat, body: &[u8]) {
-    let Ok(answer) = Answer::read(format, None, body) else { return };
+    let whole = Answer::read(format, None, body, &Filter::All);
     let mut observations = Vec::new();
+    let clock = Timestamp::constant(1_795_305_600, 0);
     for (index, values) in PLUGINS.iter().enumerate() {
+        // What nobody reaches is the only thing that may be lost of it.
+        let answer = match Answer::read(format, None, body, values.filter()) {
+            Ok(answer) => answer,
+            Err(failure) => {
+                assert!(whole.is_err(), "{failure:?}");
+                observations.push(observation(index, Err(failure)));
+                continue;
+            }
+        };
         let mut counters = Counters::default();
         let begin = Instant::now();
         // Twice, so that rates are there.
         for at in [begin, begin + INTERVAL] {
-            let result = values.extract(&answer, at, INTERVAL, &mut counters);
+            let result = values.extract(&answer, Arrival { at, clock }, INTERVAL, &mut counters);
             if let Ok(found) = &result {
                 bounded(found);
             }
@@ -98,11 +121,12 @@ fn read_by_all(format: AgentFormat, body: &[u8]) {
     assess_all(vec![(online.clone(), observations), (online, Vec::new())], &plans);
 }
 
-fn observation(index: usize, result: Result<AgentValues, Failure>) -> AgentObservation {
+fn observation(index: usize, result: Result<AgentValues, AgentFailure>) -> AgentObservation {
     AgentObservation { plugin: format!("p{index}"), took: Duration::ZERO, result }
 }
 
 fn bounded(found: &AgentValues) {
+    assert!(!found.readings.has_implausible(), "{:?}", found.readings);
     assert!(found.values.len() <= PLUGIN_VALUES_MAX);
     assert_clean(&serde_json::to_value(&found.values).unwrap_or_default());
     for (name, value) in &found.values {

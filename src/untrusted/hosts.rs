@@ -147,7 +147,10 @@ fn scraped(spec: &OllamaServerSpec, memory: &Memory) {
     let place = live.enter("uid");
     place.show(publish::snapshot(&object, memory, true, None));
     let text = Metrics::new(&live, 10, &Leadership::always()).expose();
-    assert!(exposition::unlabelled(text.as_bytes(), 0).is_ok(), "{text}");
+    assert!(
+        exposition::unlabelled(exposition::Text { body: text.as_bytes(), seconds: true }, 0).is_ok(),
+        "{text}"
+    );
     for line in text.lines() {
         assert!(line.starts_with("ollama_fleet_") || line.starts_with('#'), "{line:?}");
         assert_clean_text(line);

@@ -102,12 +102,13 @@ async fn read_agent(prober: &Prober, endpoint: &Endpoint) -> Option<Failure> {
         owner: owner("agent"),
         endpoint,
         path,
+        accept: "*/*",
         authorization: None,
         tls: TlsSettings::default(),
         timeout: Duration::from_secs(10),
         lane: Lane::Healthy,
     };
-    prober.agent(&target).await.and_then(Result::err)
+    prober.agent(&target).await.and_then(Result::err).map(|failure| failure.class)
 }
 
 /// Asks as a host and as an agent; both must be refused by the policy.

@@ -65,6 +65,7 @@ fn agent_at(endpoint: &str) -> AgentTarget {
         owner: Owner { namespace: format!("agent of {endpoint}").into(), uid: endpoint.into() },
         endpoint: host.endpoint,
         path: "/metrics".into(),
+        accept: "*/*",
         authorization: None,
         tls: host.tls,
         timeout: host.timeout,
@@ -223,7 +224,7 @@ async fn who_hangs_at_an_address_leaves_it_while_another_namespace_waits() {
         let before = host.accepted();
         let slow = async {
             if is_agent {
-                prober.agent(&slow_agent).await.and_then(Result::err)
+                prober.agent(&slow_agent).await.and_then(Result::err).map(|failure| failure.class)
             } else {
                 match prober.host(&slow_host).await {
                     HostOutcome::Failed(failure) => Some(failure),

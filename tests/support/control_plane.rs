@@ -136,6 +136,21 @@ impl ControlPlane {
         assert!(status.is_some_and(|status| status.success()), "the control plane stopped with {status:?}");
     }
 
+    /// Keeps what it has stored, for [`Self::restore`]. It is away meanwhile, as etcd's files are copied at rest.
+    pub fn back_up(&self) {
+        self.stop();
+        copy(&self.data(), &self.backup());
+        self.start_again();
+    }
+
+    /// Goes back to what was kept: objects and resource versions of then.
+    pub fn restore(&self) {
+        self.stop();
+        std::fs::remove_dir_all(self.data()).unwrap();
+        copy(&self.backup(), &self.data());
+        self.start_again();
+    }
+
     /// Ends it at once, as a crash would; its data stay for [`Self::start_again`].
     pub fn kill(&self) {
         assert!(!self.existing, "an existing cluster is not killed by a test");
@@ -179,9 +194,19 @@ impl ControlPlane {
         self.kubectl(&[&wait[..], &crds[..]].concat(), None).ok();
     }
 
+    fn backup(&self) -> PathBuf {
+        self.folder.path().join("backup")
+    }
+
     fn data(&self) -> PathBuf {
         self.folder.path().join("data")
     }
+}
+
+/// A folder with all that is in it, rights included.
+fn copy(from: &Path, to: &Path) {
+    let done = Command::new("cp").arg("-a").arg("--").arg(from).arg(to).status().unwrap();
+    assert!(done.success(), "{} was not copied", from.display());
 }
 
 /// A free port that no other control plane of this process gets; another process begins elsewhere in the range.

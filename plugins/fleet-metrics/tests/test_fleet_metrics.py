@@ -4,6 +4,8 @@ import ast
 import json
 import os
 import time
+from types import SimpleNamespace
+from unittest import mock
 
 from fake_machine import LAST, MachineTest
 
@@ -42,6 +44,21 @@ class Readings(MachineTest):
     def test_a_zone_of_the_board_is_not_called_the_processor(self):
         self.zone(0, "acpitz", "20000")
         self.assertEqual(self.machine.temperatures(), {"thermal_zone0": 20.0})
+
+    def test_zones_of_rk3588_and_of_snapdragon_are_the_processor(self):
+        # RK3588 with Linux 6.1 (Turing RK1); Snapdragon X Elite, 8cx Gen 3 and QCM6490, by their device trees.
+        for zones in (
+            ("soc-thermal", "bigcore0-thermal", "littlecore-thermal"),
+            ("cpu0-0-top-thermal", "cpuss0-top-thermal"),
+            ("cpu0-thermal", "cpu7-thermal"),
+            ("cpu-0-0-thermal",),
+            ("CPU-therm",),
+        ):
+            for number in range(5):
+                self.zone(number, "gpu-thermal", "97000")
+            for number, kind in enumerate(zones):
+                self.zone(number, kind, "%d" % (45000 + number * 1000))
+            self.assertEqual(self.machine.temperatures()["cpu"], 44.0 + len(zones), zones)
 
     def test_impossible_temperatures_are_unknown(self):
         for number, value in enumerate(("0", "-274000", "255000", "", "nan", "hot")):
@@ -146,6 +163,85 @@ class Gpus(MachineTest):
         self.assertEqual((gpu["temperature_celsius"], gpu["percent"]), (49.0, 37.0))
         self.assertEqual(gpu["memory_total_mb"], 16368.0)
         self.assertIsNone(gpu["memory_used_mb"])
+
+    def test_rows_count_although_the_tool_ends_with_an_error(self):
+        # Driver 535: code 14 and a last line about the infoROM, beside good rows.
+        self.stub(
+            "nvidia-smi",
+            "echo 'NVIDIA A100-SXM4-80GB, 61, 97, 81920, 40321'\n"
+            "echo 'WARNING: infoROM is corrupted at gpu 0000:41:00.0'\n"
+            "exit 14\n",
+        )
+        (gpu,) = self.machine.gpus()
+        self.assertEqual((gpu["temperature_celsius"], gpu["percent"]), (61.0, 97.0))
+
+    def test_a_lost_gpu_does_not_hide_the_others(self):
+        self.stub(
+            "nvidia-smi",
+            "echo 'NVIDIA L40S, 54, 9, 46068, 1235'\n"
+            "echo 'NVIDIA L40S, [GPU is lost], [GPU is lost], [GPU is lost], [GPU is lost]'\n"
+            "echo 'Unable to determine the device handle for GPU0000:82:00.0: Unknown Error'\n"
+            "exit 15\n",
+        )
+        first, lost = self.machine.gpus()
+        self.assertEqual(first["memory_used_mb"], 1235.0)
+        self.assertEqual([lost[key] for key in ("temperature_celsius", "percent", "memory_used_mb")], [None] * 3)
+
+    def test_a_sentence_with_commas_is_no_gpu(self):
+        self.printing("nvidia-smi", "NVIDIA-SMI has failed, the driver, its version, the library, do not match\n")
+        self.assertEqual(self.machine.gpus(), [])
+
+    def test_a_gpu_in_instances_tells_its_temperature_and_not_its_load(self):
+        # An H200 with MIG, driver 590.48.01, asked by a user without rights.
+        self.printing("nvidia-smi", "NVIDIA H200, 36, [N/A], 143771, [Insufficient Permissions]\n")
+        (gpu,) = self.machine.gpus()
+        self.assertEqual((gpu["temperature_celsius"], gpu["memory_total_mb"]), (36.0, 143771.0))
+        self.assertEqual((gpu["percent"], gpu["memory_used_mb"]), (None, None))
+
+    def test_of_several_the_hottest_and_the_busiest_count_and_an_unknown_one_does_not(self):
+        self.printing(
+            "nvidia-smi",
+            "NVIDIA H200, 36, [N/A], 143771, 16958\n"
+            "NVIDIA H200, 84, 98, 143771, 134211\n"
+            "NVIDIA H200, [Not Supported], [Not Supported], 143771, 4200\n",
+        )
+        agent = Agent(self.machine).start()
+        agent.wait_ready(5)
+        answer = agent.answer()
+        self.assertEqual((answer["gpu_percent"], answer["temperatures"]["gpu"]), (98.0, 84.0))
+        self.assertEqual(answer["temperatures"], {"gpu": 84.0, "gpu0": 36.0, "gpu1": 84.0})
+
+    def test_impossible_numbers_of_a_gpu_are_unknown(self):
+        self.printing("nvidia-smi", "NVIDIA GeForce RTX 3090, 255, 4294967295, 24576, 1\n")
+        (gpu,) = self.machine.gpus()
+        self.assertEqual((gpu["temperature_celsius"], gpu["percent"]), (None, None))
+
+
+class Disks(MachineTest):
+    """GNU df divides what is used by what is used and what users may have, and rounds up (coreutils, df.c)."""
+
+    def disk(self, blocks, free, available):
+        sizes = dict(f_blocks=blocks, f_bfree=free, f_bavail=available, f_frsize=4096)
+        with mock.patch("os.statvfs", return_value=SimpleNamespace(**sizes)):
+            return Machine(self.root).disk("/")
+
+    def test_blocks_kept_for_root_are_neither_used_nor_free(self):
+        # ext4 keeps 5 % for root: df of coreutils 9.1 shows 100 % here, where 95 % of the blocks are used.
+        self.assertEqual(self.disk(1000, 50, 0)["used_percent"], 100)
+        self.assertEqual(self.disk(1000, 500, 450)["used_percent"], 53)
+
+    def test_it_is_rounded_up_as_df_does(self):
+        self.assertEqual(self.disk(1000, 999, 999)["used_percent"], 1)
+        self.assertEqual(self.disk(1000, 1000, 1000)["used_percent"], 0)
+        self.assertEqual(self.disk(1000, 500, 500)["used_percent"], 50)
+
+    def test_nothing_to_use_is_unknown(self):
+        self.assertIsNone(self.disk(1000, 1000, 0)["used_percent"])
+
+    def test_the_older_keys_are_as_they_were(self):
+        disk = self.disk(1000 * 262144, 600 * 262144, 550 * 262144)
+        del disk["used_percent"]
+        self.assertEqual(disk, {"total_gb": 1000.0, "used_gb": 400.0, "free_gb": 550.0})
 
 
 class Boots(MachineTest):

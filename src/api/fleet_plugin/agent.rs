@@ -109,7 +109,7 @@ pub struct Value {
     pub type_: ValueType,
 
     /// RFC 9535 JSONPath expressions; the first that matches anything counts. At most two of `..`, `*`, slices and
-    /// filters in one, eight such paths in a plugin, 32 selectors, no functions. Example: `["$.temperatures.gpu"]`.
+    /// filters in one, eight such paths in a plugin, 32 selectors, no functions. Examples: `["$.temperatures.gpu"]`, `["$.gpus[*].power"]`, `["$.sensors[?@.name == 'gpu'].value"]`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(min = 1, max = 8), inner(length(max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
     #[x_kube(validation = rules::json_path())]
@@ -131,7 +131,7 @@ pub struct Value {
     pub rate: bool,
 
     /// What becomes of several matches of one path, or several series of one metric: `First`, `Sum`, `Max` or `Min`;
-    /// of their rates, if it is a rate. Default: `First`.
+    /// of their rates, if it is a rate. A sum with a member that is not known is absent. Default: `First`.
     #[serde(default)]
     pub reduce: Reduce,
 

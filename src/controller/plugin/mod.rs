@@ -14,7 +14,8 @@ pub mod validate;
 use super::{
     context::Context,
     listing::{Change, Listing},
-    status_writer::{Kind, Target, Urgency, seen},
+    server::transition::EventText,
+    status_writer::{Kind, Target, Urgency, number, seen, standing::Standing},
     streams,
 };
 use crate::{
@@ -24,14 +25,18 @@ use crate::{
 use futures::StreamExt;
 use index::{ActivePlugin, PluginIndex};
 use k8s_openapi::{
+    api::core::v1::ObjectReference,
     apimachinery::pkg::apis::meta::v1::{Condition, Time},
     jiff::Timestamp,
 };
-use kube::{ResourceExt, core::error_boundary::InvalidObject};
+use kube::{Resource, ResourceExt, core::error_boundary::InvalidObject};
 use semver::Version;
 use std::{
     collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -56,6 +61,7 @@ struct Known {
     verdict: Option<Verdict>,
     published: Option<FleetPluginStatus>,
     published_at: Option<Instant>,
+    standing: Standing<FleetPluginStatus>,
 }
 
 /// A plugin that exists and cannot be read.
@@ -138,7 +144,7 @@ impl Plugins {
                     }
                 }
                 _ = ticks.tick(), if self.listing.is_complete() => {
-                    if self.context.live.take_plugins_changed() || waiting {
+                    if self.context.live.take_plugins_changed() || waiting || self.is_corrected() {
                         waiting = self.publish();
                     }
                 }
@@ -148,7 +154,7 @@ impl Plugins {
 
     fn on_change(&mut self, scope: usize, change: Change<FleetPlugin>) {
         match change {
-            Change::Applied(object) => self.apply(scope, object),
+            Change::Applied { object, rewound } => self.apply(scope, object, rewound),
             Change::Unreadable(invalid) => self.refuse(scope, &invalid),
             Change::Gone(uid) => self.forget(&uid),
             Change::Listed(listed) => {
@@ -189,7 +195,7 @@ impl Plugins {
         }
     }
 
-    fn apply(&mut self, scope: usize, mut object: FleetPlugin) {
+    fn apply(&mut self, scope: usize, mut object: FleetPlugin, rewound: bool) {
         let Some(uid) = object.uid() else { return };
         let namespace = object.namespace().unwrap_or_default();
         if let Some(unreadable) = self.unreadable.remove(&uid) {
@@ -199,7 +205,7 @@ impl Plugins {
         let written = object.status.clone().filter(|status| status.observed_generation.is_some());
         // Later, what is planned is newer than what comes back.
         let adopts = !self.leads || !self.listing.is_listed(scope);
-        let resource_version = object.metadata.resource_version.clone();
+        let version = number(object.metadata.resource_version.as_deref());
         self.unshown = true;
         let known = match self.known.entry(uid) {
             Entry::Occupied(known) => {
@@ -209,10 +215,18 @@ impl Plugins {
                     known.spec = None;
                     known.verdict = None;
                 }
+                if rewound {
+                    known.newest.store(version.unwrap_or_default(), Ordering::Relaxed);
+                }
                 if adopts {
+                    known.standing.adopt(version.unwrap_or_default());
                     known.published_at = written.is_some().then(Instant::now);
                     known.published = written;
                 } else {
+                    if let (Some(version), Some(published)) = (version, &known.published) {
+                        let stands = object.status.take().unwrap_or_default();
+                        known.standing.see(version, rewound, &stands, published, Instant::now());
+                    }
                     object.status.clone_from(&known.object.status);
                 }
                 known.object = Arc::new(object);
@@ -223,6 +237,7 @@ impl Plugins {
                 namespace,
                 object: Arc::new(object),
                 newest: Arc::new(AtomicU64::new(0)),
+                standing: Standing::new(version.unwrap_or_default()),
                 spec: None,
                 verdict: None,
                 // What an earlier process wrote is not contradicted before the servers are known.
@@ -230,7 +245,7 @@ impl Plugins {
                 published: written,
             }),
         };
-        seen(&known.newest, resource_version.as_deref());
+        known.newest.fetch_max(version.unwrap_or_default(), Ordering::Relaxed);
         if known.verdict.is_none() {
             self.stale.insert(known.namespace.clone());
         }
@@ -270,7 +285,8 @@ impl Plugins {
             metadata.generation,
             &status,
             Urgency::Transition,
-            Box::new(|| {}),
+            None,
+            Box::new(|_| {}),
         );
     }
 
@@ -335,6 +351,13 @@ impl Plugins {
         (active, config_keys)
     }
 
+    /// Whether a status that somebody else wrote is to be put right now.
+    fn is_corrected(&self) -> bool {
+        let interval = self.context.poll.poll_interval;
+        let due = |known: &Known| known.standing.due(interval).is_some_and(|at| at <= Instant::now());
+        self.leads && self.known.values().any(due)
+    }
+
     /// Writes and shows what has changed; whether counts still wait for their time.
     fn publish(&mut self) -> bool {
         let waiting = self.leads && self.write();
@@ -349,6 +372,7 @@ impl Plugins {
         let servers = self.context.live.snapshots();
         let mut tallies = tally::tally(&servers, &self.context.plugins.borrow());
         let now = Time(Timestamp::now());
+        let interval = self.context.poll.poll_interval;
         let mut waiting = false;
         for (uid, known) in &mut self.known {
             let Some(verdict) = &known.verdict else { continue };
@@ -360,17 +384,28 @@ impl Plugins {
                 Arc::make_mut(&mut known.object).status = Some(status.clone());
                 self.unshown = true;
             }
-            if known.published.as_ref() == Some(&status) {
+            let is_wrong = known.standing.due(interval).is_some_and(|at| at <= Instant::now());
+            if known.published.as_ref() == Some(&status) && !is_wrong {
                 continue;
             }
-            let only_counts =
-                known.published.as_ref().is_some_and(|published| same_verdict(published, &status));
+            let only_counts = !is_wrong
+                && known.published.as_ref().is_some_and(|published| same_verdict(published, &status));
             let early = known.published_at.is_some_and(|at| at.elapsed() < COUNT_WRITE_INTERVAL);
             if only_counts && (early || !self.context.live.is_listed()) {
                 waiting = true;
                 continue;
             }
             let Ok(body) = serde_json::to_value(&status) else { continue };
+            let before = known.published.as_ref().map_or(&[][..], |published| &published.conditions);
+            if let Some(refused) = condition::newly_false(before, &status.conditions, condition::ACCEPTED) {
+                let text = EventText::refused(&refused.reason, &refused.message);
+                let (namespace, reason) = (&known.namespace, &*text.reason);
+                tracing::info!(namespace, plugin = name, reason, note = text.note, "transition");
+                let regarding = ObjectReference { resource_version: None, ..known.object.object_ref(&()) };
+                self.context.events.submit(regarding, text, false);
+            }
+            let strays = known.standing.correct(interval, &body, Instant::now());
+            let written = Box::new(known.standing.on_written(Arc::new(status.clone())));
             known.published = Some(status);
             known.published_at = Some(Instant::now());
             let target = Target {
@@ -381,7 +416,7 @@ impl Plugins {
                 newest: Arc::clone(&known.newest),
             };
             let generation = known.object.metadata.generation;
-            self.context.writer.submit(target, generation, &body, Urgency::Transition, Box::new(|| {}));
+            self.context.writer.submit(target, generation, &body, Urgency::Transition, strays, written);
         }
         waiting
     }

@@ -14,7 +14,9 @@ use crate::{
     },
     metrics::Metrics,
     plugins::{answer::Answer, counters::Counters, model_need::ModelNeed, values::AgentValues},
-    probe::{AgentAnswer, AgentTarget, Failure, Lane, Owner, report::LoadedSeen, tls::TlsSettings},
+    probe::{
+        AgentAnswer, AgentFailure, AgentTarget, Failure, Lane, Owner, report::LoadedSeen, tls::TlsSettings,
+    },
 };
 use std::{collections::HashMap, future::pending, sync::Arc, time::Duration};
 use tokio::{
@@ -170,7 +172,8 @@ impl AgentRound {
                 tracing::error!(%error, "a reading of an agent ended by a bug");
                 metrics.panicked();
                 // That agent has not answered well; the others go on.
-                Some(AgentObservation { plugin, took: Duration::ZERO, result: Err(Failure::InvalidResponse) })
+                let result = Err(Failure::InvalidResponse.into());
+                Some(AgentObservation { plugin, took: Duration::ZERO, result })
             }
         }
     }
@@ -209,6 +212,7 @@ fn agent_target(
         owner,
         endpoint: plugin.endpoint(&accepted.endpoint, place),
         path: plugin.path(&accepted.endpoint.host),
+        accept: plugin.values.accept(),
         authorization: None,
         tls: TlsSettings { server_name, ..TlsSettings::default() },
         timeout: effective_timeout(plugin.timeout, accepted.interval),
@@ -249,7 +253,7 @@ async fn ask(
             let failure = Failure::NoCredential(cause);
             context.metrics.agent_failed(failure);
             let plugin = plugin.name.clone();
-            return Some(AgentObservation { plugin, took: Duration::ZERO, result: Err(failure) });
+            return Some(AgentObservation { plugin, took: Duration::ZERO, result: Err(failure.into()) });
         }
         _ => {
             context.metrics.agent_skipped();
@@ -269,7 +273,10 @@ async fn ask(
             Some(_slot) => block_in_place(|| read(plugin, &answer, interval, counters)),
         },
     };
-    context.metrics.agent_read(took, result.as_ref().err().copied());
+    context.metrics.agent_read(took, result.as_ref().err().map(|failure| failure.class));
+    for reading in result.iter().flat_map(|found| found.implausible.keys()) {
+        context.metrics.reading_rejected(*reading);
+    }
     Some(AgentObservation { plugin: plugin.name.clone(), took, result })
 }
 
@@ -279,7 +286,7 @@ async fn read_with(
     plugin: &ActivePlugin,
     target: AgentTarget,
     credentials: Credentials,
-) -> Option<Result<AgentAnswer, Failure>> {
+) -> Option<Result<AgentAnswer, AgentFailure>> {
     let with = |credentials: &Credentials, target: &AgentTarget| AgentTarget {
         authorization: credentials.authorization.clone(),
         tls: credentials.secure(&target.tls),
@@ -287,14 +294,14 @@ async fn read_with(
     };
     let begin = Instant::now();
     let answer = context.prober.agent(&with(&credentials, &target)).await?;
-    if !answer.as_ref().is_err_and(|failure| failure.may_be_of_credentials()) {
+    if !answer.as_ref().is_err_and(|failure| failure.class.may_be_of_credentials()) {
         return Some(answer);
     }
     let place = Place { endpoint: &target.endpoint, checked: !target.tls.skip_verify };
     let namespace = &target.owner.namespace;
     match context.secrets.renew(namespace, &plugin.credentials, place, &credentials).await {
         Renewal::Same => Some(answer),
-        Renewal::Refused(cause) => Some(Err(Failure::NoCredential(cause))),
+        Renewal::Refused(cause) => Some(Err(Failure::NoCredential(cause).into())),
         Renewal::New(credentials) => {
             let left = target.timeout.saturating_sub(begin.elapsed());
             if left.is_zero() {
@@ -311,8 +318,9 @@ fn read(
     answer: &AgentAnswer,
     interval: Duration,
     counters: &mut Counters,
-) -> Result<AgentValues, Failure> {
-    let read = Answer::read(plugin.format, answer.content_type.as_deref(), &answer.body)?;
+) -> Result<AgentValues, AgentFailure> {
+    let (content_type, filter) = (answer.content_type.as_deref(), plugin.values.filter());
+    let read = Answer::read(plugin.format, content_type, &answer.body, filter)?;
     plugin.values.extract(&read, answer.came, interval, counters)
 }
 

@@ -6,7 +6,7 @@
 use super::{
     assess::Memory,
     live::Place,
-    publish::{self, Publisher},
+    publish::{self, Mailbox, Publisher, Seen},
     task::ServerTask,
 };
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
         context::Context,
         listing::{Change, Listing},
         plugin::index::PluginIndex,
-        status_writer::{Kind, Target, Urgency, seen},
+        status_writer::{Kind, Target, Urgency, number, seen},
         streams,
     },
     runtime::readiness::Gate,
@@ -26,7 +26,10 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use kube::{Api, Client, ResourceExt, core::error_boundary::InvalidObject};
 use std::{
     collections::HashMap,
-    sync::{Arc, atomic::AtomicU64},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 use tokio::{
@@ -46,6 +49,8 @@ struct Handle {
     scope: usize,
     key: (String, String),
     object: watch::Sender<Arc<OllamaServer>>,
+    /// The status that the object was last seen with, for the task to look at.
+    status: Mailbox,
     newest: Arc<AtomicU64>,
     /// Where a replica that does not lead shows what the object says. `None`: the task shows what it knows.
     shown: Option<Place>,
@@ -125,7 +130,7 @@ impl Fleet {
 
     fn on_change(&mut self, scope: usize, change: Change<OllamaServer>) {
         match change {
-            Change::Applied(object) => self.apply(scope, object),
+            Change::Applied { object, rewound } => self.apply(scope, object, rewound),
             Change::Unreadable(invalid) => self.refuse(&invalid),
             Change::Gone(uid) => self.remove(&uid),
             Change::Listed(listed) => {
@@ -142,16 +147,21 @@ impl Fleet {
         }
     }
 
-    fn apply(&mut self, scope: usize, object: OllamaServer) {
+    fn apply(&mut self, scope: usize, mut object: OllamaServer, rewound: bool) {
         let Some(uid) = object.uid() else { return };
         if let Some(handle) = self.servers.get(&uid) {
-            seen(&handle.newest, object.metadata.resource_version.as_deref());
+            let version = object.metadata.resource_version.clone();
+            if rewound {
+                handle.newest.store(number(version.as_deref()).unwrap_or_default(), Ordering::Relaxed);
+            }
+            seen(&handle.newest, version.as_deref());
             match &handle.shown {
                 None => {
-                    // Our own writes come back too; tasks compare what concerns them. The status is known already, unless
-                    // another process wrote it: this one may have begun with a list that was out of date.
-                    let status = object.status.filter(|status| self.context.live.is_behind(&uid, status));
-                    let object = OllamaServer { status, ..object };
+                    // Our own writes come back too; tasks compare what concerns them, of the status as well.
+                    let status = object.status.take().unwrap_or_default();
+                    if let Some(version) = number(version.as_deref()) {
+                        Seen { status, version, rewound }.post(&handle.status);
+                    }
                     handle.object.send_replace(Arc::new(object));
                 }
                 Some(_) if self.leads => self.poll(&uid, object),
@@ -176,7 +186,8 @@ impl Fleet {
         let bare = Arc::new(OllamaServer { status: None, ..object.clone() });
         self.by_key.insert(key.clone(), uid.to_owned());
         let (object_of, shown) = (watch::Sender::new(bare), Some(place));
-        let handle = Handle { scope, key, object: object_of, newest, shown, task: None };
+        let status = Mailbox::default();
+        let handle = Handle { scope, key, object: object_of, status, newest, shown, task: None };
         self.servers.insert(uid.to_owned(), handle);
         if self.leads {
             self.poll(uid, object);
@@ -188,7 +199,8 @@ impl Fleet {
         let Some(handle) = self.servers.get_mut(uid) else { return };
         let Some(place) = handle.shown.take() else { return };
         let target = target(&handle.key, uid, &handle.newest);
-        let publisher = Publisher::new(object.status.clone().unwrap_or_default(), target);
+        let mailbox = Arc::clone(&handle.status);
+        let publisher = Publisher::new(object.status.clone().unwrap_or_default(), target, mailbox);
         let memory = Memory::from_status(object.status.clone());
         handle.object.send_replace(Arc::new(OllamaServer { status: None, ..object }));
         let (context, receiver) = (Arc::clone(&self.context), handle.object.subscribe());
@@ -225,11 +237,12 @@ impl Fleet {
         let context = Arc::clone(&self.context);
         let target = target(&handle.key, &uid, &handle.newest);
         let receiver = handle.object.subscribe();
+        let mailbox = Arc::clone(&handle.status);
         let task = self.tasks.spawn(async move {
             let status = current_status(&context.client, &target).await;
             let place = context.live.enter(&target.uid);
             let memory = Memory::from_status(status.clone());
-            let publisher = Publisher::new(status.unwrap_or_default(), target);
+            let publisher = Publisher::new(status.unwrap_or_default(), target, mailbox);
             ServerTask::new(context, receiver, place, publisher, memory).run().await;
         });
         self.servers.insert(uid, Handle { task: Some(task.id()), ..handle });
@@ -259,7 +272,8 @@ impl Fleet {
             metadata.generation,
             &status,
             Urgency::Transition,
-            Box::new(|| {}),
+            None,
+            Box::new(|_| {}),
         );
     }
 }

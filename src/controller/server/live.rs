@@ -87,15 +87,6 @@ impl Live {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    /// Whether a status was confirmed later than anything that is known of the server here.
-    pub fn is_behind(&self, uid: &str, status: &OllamaServerStatus) -> bool {
-        let confirmed =
-            |status: &OllamaServerStatus| status.last_heartbeat_time.as_ref().map(|time| time.0.as_second());
-        let Some(theirs) = confirmed(status) else { return false };
-        let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);
-        servers.get(uid).is_some_and(|snapshot| confirmed(&snapshot.status).is_none_or(|ours| ours < theirs))
-    }
-
     /// The servers that `wanted` says yes to.
     pub fn select(&self, wanted: impl Fn(&Snapshot) -> bool) -> Vec<Snapshot> {
         let servers = self.servers.lock().unwrap_or_else(PoisonError::into_inner);

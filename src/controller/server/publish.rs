@@ -11,13 +11,13 @@ use crate::{
     api::{API_VERSION, OllamaServer, OllamaServerStatus},
     controller::{
         context::Context,
-        status_writer::{Target, Urgency},
+        status_writer::{Target, Urgency, standing::Standing},
     },
 };
 use k8s_openapi::{api::core::v1::ObjectReference, jiff::Timestamp};
 use kube::ResourceExt;
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::Duration,
 };
 use tokio::time::Instant;
@@ -33,8 +33,35 @@ const READINGS_REFILL: Duration = Duration::from_mins(2);
 const RULES_BURST: u32 = 6;
 const RULES_REFILL: Duration = Duration::from_secs(30);
 
+/// The newest status that the watch has brought of a server, for whoever publishes it. Not a part of the object that a
+/// task follows: a status is looked at once and then let go.
+pub type Mailbox = Arc<Mutex<Option<Seen>>>;
+
+/// A status as it stands in an object.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// Empty: somebody has removed it.
+    pub status: OllamaServerStatus,
+    pub version: u64,
+    /// The API server has gone back to an older state.
+    pub rewound: bool,
+}
+
+impl Seen {
+    /// Puts it where the publisher finds it.
+    pub fn post(mut self, mailbox: &Mailbox) {
+        let mut mailbox = mailbox.lock().unwrap_or_else(PoisonError::into_inner);
+        self.rewound |= mailbox.as_ref().is_some_and(|before| before.rewound);
+        *mailbox = Some(self);
+    }
+}
+
 /// Publishes for one server.
 pub struct Publisher {
+    mailbox: Mailbox,
+    standing: Standing<OllamaServerStatus>,
+    /// The server's own, as of the last time that it was published.
+    interval: Duration,
     target: Target,
     regarding: ObjectReference,
     phase: Phase,
@@ -72,8 +99,8 @@ impl Budget {
 }
 
 impl Publisher {
-    /// `published` is what the object says as this begins.
-    pub fn new(published: OllamaServerStatus, target: Target) -> Self {
+    /// `published` is what the object says as this begins; what it says later comes through the mailbox.
+    pub fn new(published: OllamaServerStatus, target: Target, mailbox: Mailbox) -> Self {
         let written = written_at(&published);
         let regarding = ObjectReference {
             api_version: Some(API_VERSION.to_owned()),
@@ -84,6 +111,9 @@ impl Publisher {
             ..ObjectReference::default()
         };
         Self {
+            mailbox,
+            standing: Standing::new(target.newest.load(Ordering::Relaxed)),
+            interval: HEARTBEAT,
             phase: Phase::of(&target.uid),
             target,
             regarding,
@@ -105,6 +135,29 @@ impl Publisher {
         written.map(|written| written + self.phase.heartbeat_after())
     }
 
+    /// Looks at what the watch has brought. A status that was confirmed later than anything that is known here was written
+    /// by another process, if this one has not written yet: it may have begun with a list that was out of date. That one
+    /// is given back, to go on from. Whatever else somebody wrote is put right, also if it claims to be newer.
+    pub fn take_notice(&mut self, memory: &Memory) -> Option<OllamaServerStatus> {
+        let seen = self.mailbox.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let Seen { status, version, rewound } = seen;
+        if !self.standing.is_ours() && !rewound && is_later(&status, &memory.status) {
+            self.standing.adopt(version);
+            return Some(status);
+        }
+        self.standing.see(version, rewound, &status, &*self.published, Instant::now());
+        None
+    }
+
+    /// When a status that somebody else wrote is to be put right.
+    pub fn correction_at(&self) -> Option<Instant> {
+        self.standing.due(self.interval)
+    }
+
+    pub fn correction_is_due(&self) -> bool {
+        self.correction_at().is_some_and(|at| at <= Instant::now())
+    }
+
     /// Goes on from a status that another process wrote.
     pub fn resume(&mut self, context: &Context, published: OllamaServerStatus) {
         context.writer.forget(&self.target.uid);
@@ -118,7 +171,9 @@ impl Publisher {
         object: &OllamaServer,
         memory: &Memory,
         transitions: Vec<Transition>,
+        interval: Duration,
     ) {
+        self.interval = interval;
         for transition in transitions {
             let text = transition.event();
             tracing::info!(
@@ -134,19 +189,32 @@ impl Publisher {
             Significance::Meaning => Urgency::Transition,
             Significance::Rules if self.rules.take() => Urgency::Heartbeat,
             Significance::Readings if self.readings.take() => Urgency::Heartbeat,
-            _ if self.heartbeat_is_due() => Urgency::Heartbeat,
+            _ if self.heartbeat_is_due() || self.correction_is_due() => Urgency::Heartbeat,
             _ => return,
         };
         // A status is made of numbers, strings and lists of them: it always has a JSON form.
         let Ok(status) = serde_json::to_value(&*memory.status) else { return };
+        let strays = self.standing.correct(interval, &status, Instant::now());
         self.published = Arc::clone(&memory.status);
         let written = Arc::clone(&self.written);
         let note = move || *written.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         // Counted as written from now on; a failed write is tried again by the writer, not by a second one from here.
         note();
-        let done = Box::new(note);
-        context.writer.submit(self.target.clone(), object.metadata.generation, &status, urgency, done);
+        let stands = self.standing.on_written(Arc::clone(&memory.status));
+        let done = Box::new(move |version| {
+            note();
+            stands(version);
+        });
+        let generation = object.metadata.generation;
+        context.writer.submit(self.target.clone(), generation, &status, urgency, strays, done);
     }
+}
+
+/// Whether a status was confirmed later than another.
+fn is_later(status: &OllamaServerStatus, than: &OllamaServerStatus) -> bool {
+    let confirmed =
+        |status: &OllamaServerStatus| status.last_heartbeat_time.as_ref().map(|time| time.0.as_second());
+    confirmed(status).is_some_and(|theirs| confirmed(than).is_none_or(|ours| ours < theirs))
 }
 
 /// When a status that stands in the object was written, as this process's clock counts.

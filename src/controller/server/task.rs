@@ -157,9 +157,8 @@ impl ServerTask {
     }
 
     fn on_object(&mut self) {
-        let mut object = Arc::clone(&self.object.borrow_and_update());
-        if object.status.is_some() {
-            let status = Arc::make_mut(&mut object).status.take().unwrap_or_default();
+        let object = Arc::clone(&self.object.borrow_and_update());
+        if let Some(status) = self.publisher.take_notice(&self.memory) {
             self.resume(status);
         }
         let spec_changed = object.spec != self.current.spec;
@@ -277,7 +276,10 @@ impl ServerTask {
         let slot = self.timing.slot.filter(|(_, at)| *at <= now);
         if slot.is_some() || self.timing.at_once.is_some_and(|at| at <= now) {
             self.start_poll(now, slot);
-        } else if self.publisher.heartbeat_is_due() || self.maintenance_ended() {
+        } else if self.publisher.heartbeat_is_due()
+            || self.publisher.correction_is_due()
+            || self.maintenance_ended()
+        {
             self.assess(Observation::None, None);
         }
     }
@@ -403,7 +405,7 @@ impl ServerTask {
         let memory = std::mem::take(&mut self.memory);
         let Assessment { memory, transitions } = assess(memory, subject, observation, Timestamp::now());
         self.memory = memory;
-        self.publisher.publish(&self.context, &self.current, &self.memory, transitions);
+        self.publisher.publish(&self.context, &self.current, &self.memory, transitions, interval);
         self.show();
     }
 
@@ -442,9 +444,9 @@ impl ServerTask {
         let now = Instant::now();
         let mut wake = now + SLEEP_MOST;
         let slot = self.timing.slot.map(|(_, at)| at);
-        for time in [slot, self.timing.at_once, self.round.grace_until(), self.publisher.heartbeat_at()]
-            .into_iter()
-            .flatten()
+        let publisher = [self.publisher.heartbeat_at(), self.publisher.correction_at()];
+        for time in
+            [slot, self.timing.at_once, self.round.grace_until()].into_iter().chain(publisher).flatten()
         {
             wake = wake.min(time);
         }

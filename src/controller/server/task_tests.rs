@@ -66,7 +66,7 @@ fn start(policy: &Arc<SharedPolicy>) -> (watch::Sender<Arc<OllamaServer>>, Live)
     let (sender, receiver) = watch::channel(Arc::clone(&object));
     let (memory, place) = (Memory::default(), live.enter("u"));
     place.show(snapshot(&object, &memory, true, None));
-    let publisher = Publisher::new(object.status.clone().unwrap_or_default(), target);
+    let publisher = Publisher::new(object.status.clone().unwrap_or_default(), target, Arc::default());
     tokio::spawn(ServerTask::new(context, receiver, place, publisher, memory).run());
     (sender, live)
 }

@@ -2,6 +2,7 @@
 //! place that says which.
 
 use crate::probe::Failure;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use std::borrow::Cow;
 
 /// Something that happened, found by comparing what was known with what was seen.
@@ -9,6 +10,11 @@ use std::borrow::Cow;
 pub enum Transition {
     ServerOnline,
     ServerOffline(Option<Failure>),
+    /// The spec is not accepted, or is refused for another reason than before: Accepted's reason and message.
+    SpecRefused {
+        reason: String,
+        message: String,
+    },
     ServerRebooted,
     ModelLoaded(String),
     ModelUnloaded(String),
@@ -78,7 +84,20 @@ pub struct EventText {
     pub field_path: Option<String>,
 }
 
+impl EventText {
+    /// A spec is refused: Accepted's reason, and its message.
+    pub fn refused(reason: &str, message: &str) -> Self {
+        Self { reason: reason.to_owned().into(), warning: true, note: message.to_owned(), field_path: None }
+    }
+}
+
 impl Transition {
+    /// The spec is refused, as Accepted says.
+    pub fn refused(accepted: &Condition) -> Self {
+        let Condition { reason, message, .. } = accepted.clone();
+        Self::SpecRefused { reason, message }
+    }
+
     /// Whether the fleet's operators want to know first of all.
     pub fn is_urgent(&self) -> bool {
         matches!(self, Self::ServerOnline | Self::ServerOffline(_))
@@ -107,6 +126,7 @@ impl Transition {
                     None => "the host does not answer".into(),
                 },
             ),
+            Self::SpecRefused { reason, message } => EventText::refused(reason, message),
             Self::ServerRebooted => {
                 event("ServerRebooted", true, "the machine's boot time has changed".into())
             }

@@ -3,7 +3,10 @@
 //! Server-side apply with our own field manager, forced, and with the newest resourceVersion seen for the object's
 //! UID, so that a recreated object of the same name refuses what was meant for the old one.
 
-use super::reduce::{Unknown, reduce};
+use super::{
+    reduce::{Unknown, reduce},
+    standing::Strays,
+};
 use crate::{
     api::{FleetPlugin, MANAGER, OllamaServer},
     controller::{api_failure::ApiFailure, seldom::Seldom},
@@ -73,7 +76,8 @@ pub struct Calls {
 
 /// How a write ended.
 pub enum Outcome {
-    Written,
+    /// With the version that the object now has.
+    Written(Option<u64>),
     /// The object moved on or is gone; whoever made the status will make another.
     Dropped,
     Failed(ApiFailure),
@@ -94,6 +98,38 @@ impl Calls {
             Kind::OllamaServer => self.write_as::<OllamaServer>(target, generation, status).await,
             Kind::FleetPlugin => self.write_as::<FleetPlugin>(target, generation, status).await,
         }
+    }
+
+    /// Removes what somebody else has put beside a status. Whether it could be removed shows when the status is seen again.
+    pub async fn remove(&self, target: &Target, strays: &Strays) {
+        match target.kind {
+            _ if strays.paths.is_empty() => {}
+            Kind::OllamaServer => self.remove_as::<OllamaServer>(target, strays).await,
+            Kind::FleetPlugin => self.remove_as::<FleetPlugin>(target, strays).await,
+        }
+    }
+
+    async fn remove_as<K>(&self, target: &Target, strays: &Strays)
+    where
+        K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
+            + Clone
+            + std::fmt::Debug,
+    {
+        let api: Api<PartialObjectMeta<K>> = Api::namespaced(self.client.clone(), &target.namespace);
+        let Ok(removals) = serde_json::from_value(strays.patch()) else { return };
+        // Not an apply: that leaves alone what others have set. What is only removed makes nobody its owner.
+        let (params, patch) = (
+            PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() },
+            Patch::Json::<()>(removals),
+        );
+        match self.leadership.write(CALL_TIMEOUT, api.patch_status(&target.name, &params, &patch)).await {
+            Ok(Ok(object)) => seen(&target.newest, object.metadata.resource_version.as_deref()),
+            Ok(Err(error)) => {
+                tracing::debug!(kind = target.kind.as_str(), namespace = target.namespace, name = target.name, %error, "what somebody else put into the status was not removed");
+            }
+            Err(_) => {}
+        }
+        self.limiter.until_ready().await;
     }
 
     async fn write_as<K>(&self, target: &Target, generation: Option<i64>, status: &Value) -> Outcome
@@ -129,8 +165,9 @@ impl Calls {
             self.metrics.write_took(target.kind, started.elapsed());
             let failure = match answer {
                 Ok(Ok(object)) => {
-                    seen(&target.newest, object.metadata.resource_version.as_deref());
-                    return Outcome::Written;
+                    let version = object.metadata.resource_version.as_deref();
+                    seen(&target.newest, version);
+                    return Outcome::Written(number(version));
                 }
                 Ok(Err(error)) => {
                     let failure = ApiFailure::of(&error);
@@ -192,7 +229,8 @@ pub fn seen(newest: &AtomicU64, resource_version: Option<&str>) {
     }
 }
 
-fn number(resource_version: Option<&str>) -> Option<u64> {
+/// A version as it is ordered.
+pub fn number(resource_version: Option<&str>) -> Option<u64> {
     resource_version.and_then(|text| text.parse().ok())
 }
 

@@ -4,10 +4,11 @@
 
 mod call;
 mod reduce;
+pub mod standing;
 #[cfg(test)]
 mod tests;
 
-pub use call::{Kind, Target, seen};
+pub use call::{Kind, Target, number, seen};
 
 use super::{api_client::Hold, api_failure::ApiFailure, fair_queue::FairQueue};
 use crate::{metrics::Metrics, runtime::Leadership};
@@ -16,6 +17,7 @@ use futures::FutureExt;
 use governor::Quota;
 use kube::Client;
 use serde_json::Value;
+use standing::Strays;
 use std::{
     collections::{HashMap, HashSet},
     num::NonZeroU32,
@@ -56,8 +58,8 @@ pub enum Urgency {
     Transition,
 }
 
-/// Called once, when the status stands in the object.
-pub type Written = Box<dyn FnOnce() + Send + Sync>;
+/// Called once, when the status stands in the object, with the version that it then has.
+pub type Written = Box<dyn FnOnce(Option<u64>) + Send + Sync>;
 
 struct Job {
     target: Target,
@@ -65,6 +67,8 @@ struct Job {
     /// As text: a tree of values takes several times the room, and all 10,000 may wait at once.
     status: Box<str>,
     urgency: Urgency,
+    /// What somebody else has put beside it, and is removed first.
+    strays: Option<Strays>,
     /// Why it was not written yet, if that was tried; and how often on end for that.
     failure: Option<ApiFailure>,
     refusals: u32,
@@ -153,6 +157,7 @@ impl StatusWriter {
         generation: Option<i64>,
         status: &Value,
         urgency: Urgency,
+        strays: Option<Strays>,
         written: Written,
     ) {
         let uid = target.uid.clone();
@@ -161,10 +166,12 @@ impl StatusWriter {
         let urgency = queue.jobs.get(&uid).map_or(urgency, |waiting| waiting.urgency.max(urgency));
         // What was refused of this generation will be again.
         let waiting = queue.jobs.get(&uid).filter(|waiting| waiting.generation == generation);
+        let strays = strays.or_else(|| waiting.and_then(|waiting| waiting.strays.clone()));
         let (refusals, failure) = waiting.map_or((0, None), |waiting| (waiting.refusals, waiting.failure));
-        let replaced = queue
-            .jobs
-            .insert(uid.clone(), Job { target, generation, status, urgency, failure, refusals, written });
+        let replaced = queue.jobs.insert(
+            uid.clone(),
+            Job { target, generation, status, urgency, strays, failure, refusals, written },
+        );
         // One that waits stands in the queue already, or was refused and pauses: a new generation need not share that.
         if replaced.is_none_or(|replaced| replaced.urgency < urgency || replaced.generation != generation) {
             queue.enqueue(&uid);
@@ -262,10 +269,13 @@ impl Drive {
         let Some(job) = self.shared.lock().next() else { return false };
         let shared = Arc::clone(&self.shared);
         self.running.spawn(async move {
-            let Job { target, generation, status, .. } = &job;
+            let Job { target, generation, status, strays, .. } = &job;
             let call = async {
                 // It was written from a value, so it is one.
                 let Ok(status) = serde_json::from_str(status) else { return Outcome::Dropped };
+                if let Some(strays) = strays {
+                    shared.calls.remove(target, strays).await;
+                }
                 shared.calls.write(target, *generation, &status).await
             };
             let attempt = AssertUnwindSafe(call).catch_unwind();
@@ -296,10 +306,10 @@ impl Drive {
         let mut queue = self.shared.lock();
         queue.in_flight.remove(&uid);
         match outcome {
-            Outcome::Written => {
+            Outcome::Written(version) => {
                 self.shared.calls.metrics.wrote(kind, "written");
                 self.pauses = 0;
-                (job.written)();
+                (job.written)(version);
             }
             Outcome::Dropped => {
                 self.shared.calls.metrics.wrote(kind, "dropped");

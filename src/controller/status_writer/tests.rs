@@ -25,7 +25,7 @@ fn submit(writer: &StatusWriter, namespace: &str, name: &str) {
         uid: format!("{namespace}/{name}"),
         newest: Arc::default(),
     };
-    writer.submit(target, Some(1), &json!({}), Urgency::Transition, Box::new(|| {}));
+    writer.submit(target, Some(1), &json!({}), Urgency::Transition, None, Box::new(|_| {}));
 }
 
 /// What an API server says to a request, and after how long; its number among all writes, or none if it reads.

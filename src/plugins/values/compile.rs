@@ -5,6 +5,7 @@ use crate::{
     api::fleet_plugin::{Agent, AgentFormat, Reading, Value as ValueSpec, ValueType},
     plugins::{
         expression::{Expression, ExpressionError, Scope, Wanted},
+        filter::Filter,
         path_cost,
     },
 };
@@ -39,6 +40,8 @@ pub enum ValueError {
     Rate { value: String },
     #[error("value {value}: metric.label is for values of type Hostname, which need it")]
     Label { value: String },
+    #[error("value {value}: metric.distinctBy has names of labels, for example [UUID]; {name} is none")]
+    Distinct { value: String, name: String },
     #[error("value {value}: the multiplier is not a quantity above 0")]
     Multiplier { value: String },
     #[error("value {value}: the reading {reading:?} needs type {needed:?}")]
@@ -72,7 +75,8 @@ pub fn compile(agent: &Agent) -> Result<CompiledValues, ValueError> {
         }
         compiled.push(value);
     }
-    Ok(CompiledValues(compiled))
+    let filter = Filter::of(agent.values.iter().flat_map(|value| &value.json_paths).map(String::as_str));
+    Ok(CompiledValues { values: compiled, filter })
 }
 
 fn compile_one(
@@ -128,6 +132,9 @@ fn source(spec: &ValueSpec, format: AgentFormat, earlier: &[CompiledValue]) -> R
             if metric.label.is_some() != (spec.type_ == ValueType::Hostname) {
                 return Err(ValueError::Label { value: spec.name.clone() });
             }
+            if let Some(name) = metric.distinct_by.iter().find(|name| !is_label(name)) {
+                return Err(ValueError::Distinct { value: spec.name.clone(), name: harmless(name) });
+            }
             Ok(Source::Metric(metric.clone()))
         }
         ([], None, Some(text)) => {
@@ -149,6 +156,12 @@ fn source(spec: &ValueSpec, format: AgentFormat, earlier: &[CompiledValue]) -> R
     }
 }
 
+/// A name that a label may have: in UTF-8, without what separates labels.
+fn is_label(name: &str) -> bool {
+    let odd = |c: char| c.is_whitespace() || c.is_control() || matches!(c, '{' | '}' | '=' | ',' | '"');
+    !name.is_empty() && !name.contains(odd)
+}
+
 fn json_path(spec: &ValueSpec, path: &str) -> Result<Path, ValueError> {
     let error = |position, message: &str| ValueError::Path {
         value: spec.name.clone(),
@@ -156,8 +169,19 @@ fn json_path(spec: &ValueSpec, path: &str) -> Result<Path, ValueError> {
         position,
         message: message.to_owned(),
     };
-    path_cost::cost(path).map_err(|(position, message)| error(position, message))?;
+    path_cost::cost(path).map_err(|(position, message)| match without_brackets(path) {
+        Some(plain) => {
+            error(position, &format!("a filter stands without round brackets; write {}", harmless(&plain)))
+        }
+        None => error(position, message),
+    })?;
     Path::parse(path).map_err(|found| error(found.position(), found.message()))
+}
+
+/// The path that is meant by filters in round brackets, which many other programs want: `[?(@.x == 1)]`.
+fn without_brackets(path: &str) -> Option<String> {
+    let plain = path.replace("?(", "?").replace(")]", "]");
+    (plain != path && path_cost::cost(&plain).is_ok() && Path::parse(&plain).is_ok()).then_some(plain)
 }
 
 /// A path as a message may show it, with escapes for what would steer a terminal.
@@ -193,6 +217,28 @@ mod tests {
             error.to_string(),
             "the JSON paths have 9216 bytes together, of at most 8192; shorten them or name fewer values"
         );
+    }
+
+    /// The form that Kubernetes' own JSONPath, jq's users and older libraries know.
+    #[test]
+    fn a_filter_in_brackets_is_answered_with_the_form_that_works() {
+        let error = compile(&agent(1, "$.sensors[?(@.name == 'gpu')].value")).unwrap_err().to_string();
+        assert!(error.ends_with("write $.sensors[?@.name == 'gpu'].value"), "{error}");
+        let error = compile(&agent(1, "$.a[?search(@.b, 'c')]")).unwrap_err().to_string();
+        assert!(error.ends_with("functions and brackets are not supported"), "{error}");
+    }
+
+    #[test]
+    fn distinct_by_has_names_of_labels() {
+        let with = |name: &str| {
+            let value = json!({"name": "v", "metric": {"name": "m", "distinctBy": [name]}});
+            let agent = json!({"defaultPort": 1, "endpoint": "/", "values": [value]});
+            compile(&serde_json::from_value(agent).unwrap()).map(|_| ()).map_err(|error| error.to_string())
+        };
+        assert_eq!((with("UUID"), with("k8s.pod")), (Ok(()), Ok(())));
+        let refused = "value v: metric.distinctBy has names of labels, for example [UUID]; a b is none";
+        assert_eq!(with("a b"), Err(refused.to_owned()));
+        assert!(with("a=\"1\"").is_err() && with("").is_err());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::iter;
 /// A valid path.
 #[derive(Debug)]
 pub struct Path {
+    text: Box<str>,
     whole: JsonPath,
     /// The same, if there is a short cut: it takes a tenth of the time, and most paths of most plugins have one.
     steps: Option<Vec<Step>>,
@@ -22,7 +23,12 @@ enum Step {
 impl Path {
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let whole = JsonPath::parse(text)?;
-        Ok(Self { whole, steps: steps(text) })
+        Ok(Self { text: text.into(), whole, steps: steps(text) })
+    }
+
+    /// As it was written.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// The places of an answer that the path leads to, in their order.

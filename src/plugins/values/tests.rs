@@ -1,7 +1,10 @@
 //! Values from answers: the tables of sources, types, multipliers, rates and absences.
 
 use super::*;
-use crate::api::fleet_plugin::{Agent, AgentFormat};
+use crate::{
+    api::fleet_plugin::{Agent, AgentFormat},
+    probe::Failure,
+};
 use rstest::rstest;
 use serde_json::json;
 
@@ -11,15 +14,20 @@ fn compiled(format: &str, values: Json) -> Result<CompiledValues, ValueError> {
 }
 
 /// The answers of an agent, ten seconds apart, each read by the same values.
-fn answers(values: &CompiledValues, bodies: &[&str]) -> Vec<Result<AgentValues, Failure>> {
+fn answers(values: &CompiledValues, bodies: &[&str]) -> Vec<Result<AgentValues, AgentFailure>> {
     let start = Instant::now();
     let mut counters = Counters::default();
     let read = bodies.iter().enumerate().map(|(index, body)| {
         let at = start + Duration::from_secs(10 * index as u64);
-        let answer = Answer::read(AgentFormat::Auto, None, body.as_bytes())?;
-        values.extract(&answer, at, Duration::from_secs(10), &mut counters)
+        let answer = Answer::read(AgentFormat::Auto, None, body.as_bytes(), values.filter())?;
+        values.extract(&answer, Arrival { at, clock: now() }, Duration::from_secs(10), &mut counters)
     });
     read.collect()
+}
+
+/// When all answers came, by the clock on the wall.
+fn now() -> Timestamp {
+    "2026-11-22T12:00:00Z".parse().unwrap()
 }
 
 fn last(values: &CompiledValues, bodies: &[&str]) -> BTreeMap<String, Scalar> {
@@ -50,7 +58,12 @@ fn one(spec: &Json, answer: &Json) -> Option<Scalar> {
 #[case::mebibytes("Integer", json!(24105.6), json!({"multiplier": "1Mi"}), Some(Scalar::Integer(25_276_553_626)))]
 #[case::milli("Integer", json!(1500), json!({"multiplier": "1m"}), Some(Scalar::Integer(2)))]
 #[case::null_is_absent("Integer", json!(null), json!({}), None)]
-#[case::text_is_no_number("Integer", json!("52"), json!({}), None)]
+// netdata 1.37 and Home Assistant 2024 send numbers as texts, and what they do not know as words.
+#[case::text_that_is_a_number("Integer", json!("52.5"), json!({}), Some(Scalar::Integer(53)))]
+#[case::text_that_is_none("Integer", json!("52 °C"), json!({}), None)]
+#[case::word("Integer", json!("unavailable"), json!({}), None)]
+#[case::truth_is_no_number("Integer", json!(true), json!({}), None)]
+#[case::seconds_as_text("Time", json!("1746864408.7"), json!({}), Some(Scalar::Text("2025-05-10T08:06:49Z".into())))]
 #[case::too_large("Integer", json!(1e300), json!({}), None)]
 #[case::boolean("Boolean", json!(true), json!({}), Some(Scalar::Boolean(true)))]
 #[case::number_is_no_boolean("Boolean", json!(1), json!({}), None)]
@@ -71,13 +84,48 @@ fn the_first_path_with_a_usable_match_counts() {
 }
 
 #[rstest]
-#[case("First", 1)]
-#[case("Sum", 6)]
-#[case("Max", 3)]
-#[case("Min", 1)]
-fn several_matches_are_reduced(#[case] reduce: &str, #[case] expected: i64) {
+#[case("First", json!([1, 3, 2, {}]), Some(1))]
+#[case("Sum", json!([1, 3, 2, {}]), Some(6))]
+#[case("Max", json!([1, 3, 2, {}]), Some(3))]
+#[case("Min", json!([1, 3, 2, {}]), Some(1))]
+#[case::first_that_is_known("First", json!([null, 3, 2]), Some(3))]
+#[case::a_sum_with_null("Sum", json!([1, 3, null, 2]), None)]
+#[case::a_sum_with_text("Sum", json!([1, "[N/A]"]), None)]
+#[case::a_sum_of_texts("Sum", json!(["1", "2.5"]), Some(4))]
+#[case::the_largest_that_is_known("Max", json!([1, null, 2]), Some(2))]
+#[case::the_smallest_that_is_known("Min", json!([1, null, 2]), Some(1))]
+#[case::nothing_known("Sum", json!([null]), None)]
+fn several_matches_are_reduced(#[case] reduce: &str, #[case] list: Json, #[case] expected: Option<i64>) {
     let spec = spec("Integer", &["$.t[*]"], json!({"reduce": reduce}));
-    assert_eq!(one(&spec, &json!({"t": [1, 3, null, 2]})), Some(Scalar::Integer(expected)));
+    assert_eq!(one(&spec, &json!({"t": list})), expected.map(Scalar::Integer));
+}
+
+/// Where a GPU does not tell its power, `nvidia-smi` has `[N/A]`, and exporters NaN or null: the sum over the others is
+/// no sum. An agent that answers so is well.
+#[rstest]
+#[case::json("Auto", json!({"jsonPaths": ["$.value"]}), "{\"value\": null}")]
+#[case::text_in_json("Auto", json!({"jsonPaths": ["$.value"]}), "{\"value\": \"unavailable\"}")]
+#[case::literal("Auto", json!({"jsonPaths": ["$.value"]}), "{\"value\": NaN}")]
+#[case::rate("Auto", json!({"jsonPaths": ["$.value"], "rate": true}), "{\"value\": null}")]
+#[case::series("Auto", json!({"metric": {"name": "value"}}), "value NaN\n")]
+#[case::sum("Auto", json!({"metric": {"name": "value"}, "reduce": "Sum"}), "value{gpu=\"0\"} 4\nvalue{gpu=\"1\"} NaN\n")]
+#[case::sum_of_rates("Auto", json!({"metric": {"name": "value"}, "reduce": "Sum", "rate": true}), "value{gpu=\"0\"} 4\nvalue{gpu=\"1\"} NaN\n")]
+fn what_the_agent_does_not_know_is_absent_and_no_failure(
+    #[case] format: &str,
+    #[case] value: Json,
+    #[case] body: &str,
+) {
+    let mut spec = json!({"name": "v"});
+    spec.as_object_mut().unwrap().extend(value.as_object().unwrap().clone());
+    for values in [json!([spec]), json!([])] {
+        let values_are_named = values != json!([]);
+        let found = answers(&compiled(format, values).unwrap(), &[body, body]);
+        // What has labels, and text, is nothing that is kept without being named.
+        let unnamed = !values_are_named && (body.contains("gpu") || body.contains("unavailable"));
+        assert!(found.iter().all(Result::is_ok) || unnamed, "{found:?}");
+        let values = found.last().unwrap().as_ref().map(|found| found.values.clone()).unwrap_or_default();
+        assert!(!values.contains_key("v"), "{values:?}");
+    }
 }
 
 #[test]
@@ -94,20 +142,22 @@ fn without_values_numbers_and_booleans_are_kept_in_stable_order() {
 }
 
 #[rstest]
-#[case::first("First", json!({}), 12)]
-#[case::sum("Sum", json!({}), 102)]
-#[case::max("Max", json!({}), 90)]
-#[case::min("Min", json!({}), 0)]
-#[case::label("Sum", json!({"gpu": "1"}), 90)]
-#[case::absent_label("Sum", json!({"gpu": ""}), 0)]
+#[case::first("First", json!({}), &[12])]
+#[case::sum_with_one_unknown("Sum", json!({}), &[])]
+#[case::max("Max", json!({}), &[90])]
+#[case::min("Min", json!({}), &[0])]
+#[case::label("Sum", json!({"gpu": "1"}), &[90])]
+#[case::absent_label("Sum", json!({"gpu": ""}), &[0])]
+#[case::sum("Sum", json!({"kind": "card"}), &[102])]
 fn series_are_chosen_by_labels_and_reduced(
     #[case] reduce: &str,
     #[case] labels: Json,
-    #[case] expected: i64,
+    #[case] expected: &[i64],
 ) {
     let values = json!([{"name": "v", "metric": {"name": "t", "labels": labels}, "reduce": reduce}]);
-    let text = "t{gpu=\"0\"} 12\nt{gpu=\"1\"} 90\nt 0\nt{gpu=\"2\"} NaN\nu 7\n";
-    assert_eq!(integers(&last(&compiled("Prometheus", values).unwrap(), &[text])), [("v", expected)]);
+    let text = "t{gpu=\"0\",kind=\"card\"} 12\nt{gpu=\"1\",kind=\"card\"} 90\nt 0\nt{gpu=\"2\"} NaN\nu 7\n";
+    let found = last(&compiled("Prometheus", values).unwrap(), &[text]);
+    assert_eq!(integers(&found).into_iter().map(|(_, number)| number).collect::<Vec<_>>(), expected);
 }
 
 #[rstest]
@@ -231,7 +281,107 @@ fn an_answer_without_anything_wanted_is_not_this_agent(#[case] body: &str) {
         {"name": "c", "expression": "1"},
     ]);
     let found = answers(&compiled("Auto", values).unwrap(), &[body]).remove(0);
-    assert_eq!(found, Err(Failure::InvalidResponse), "an expression alone is no answer");
+    assert_eq!(found.unwrap_err().class, Failure::InvalidResponse, "an expression alone is no answer");
+}
+
+/// DCGM exporter 4.2 with job mapping shows a GPU once for each job, and Telegraf 1.37 once for each power state that it
+/// had: 169 GB read as 338.
+#[rstest]
+#[case::sum("Sum", json!(["UUID"]), Some(5))]
+#[case::sum_of_all("Sum", json!([]), Some(8))]
+#[case::first("First", json!(["UUID"]), Some(3))]
+#[case::two_labels("Sum", json!(["UUID", "job"]), Some(8))]
+#[case::absent_label("Sum", json!(["gone"]), Some(3))]
+fn of_series_that_measure_one_thing_the_largest_counts(
+    #[case] reduce: &str,
+    #[case] by: Json,
+    #[case] expected: Option<i64>,
+) {
+    let values = json!([{"name": "v", "metric": {"name": "used", "distinctBy": by}, "reduce": reduce}]);
+    let text = "used{UUID=\"GPU-a\",job=\"1\"} 1\nused{UUID=\"GPU-b\"} 2\nused{UUID=\"GPU-a\",job=\"2\"} 3\n\
+                used{UUID=\"GPU-b\",job=\"2\"} 2\n";
+    let found = last(&compiled("Auto", values).unwrap(), &[text]).remove("v");
+    assert_eq!(found, expected.map(Scalar::Integer));
+}
+
+#[test]
+fn of_rates_the_largest_of_each_group_counts() {
+    let metric = json!({"name": "e", "distinctBy": ["UUID"]});
+    let values = json!([{"name": "v", "metric": metric, "rate": true, "reduce": "Sum"}]);
+    let text = |a: u32, b: u32, c: u32| {
+        format!("e{{UUID=\"a\",job=\"1\"}} {a}\ne{{UUID=\"a\",job=\"2\"}} {b}\ne{{UUID=\"b\"}} {c}\n")
+    };
+    let found = last(&compiled("Auto", values).unwrap(), &[&text(0, 0, 0), &text(100, 70, 50)]);
+    assert_eq!(integers(&found), [("v", 15)]);
+}
+
+#[rstest]
+#[case::heat("gpuTemperatureCelsius", "644245923", None)]
+#[case::no_sensor("cpuTemperatureCelsius", "255", None)]
+#[case::before_rounding("cpuPercent", "101.4", None)]
+#[case::clamped("cpuPercent", "100.7", Some(100))]
+#[case::overflow("memoryTotal", "1e300", None)]
+#[case::good("gpuTemperatureCelsius", "61.5", Some(62))]
+fn a_reading_is_what_a_machine_can_have(
+    #[case] reading: &str,
+    #[case] number: &str,
+    #[case] expected: Option<i64>,
+) {
+    let values = compiled("JSON", json!([{"name": "v", "jsonPaths": ["$.v"], "reading": reading}])).unwrap();
+    let reading = values.readings().next().unwrap();
+    let found = answers(&values, &[&format!("{{\"v\": {number}}}")]).remove(0).unwrap();
+    assert_eq!(found.readings.get(reading), expected);
+    assert_eq!(found.implausible.contains_key(&reading), expected.is_none());
+    assert_eq!(found.values.contains_key("v"), number != "1e300", "the value is as it was reported");
+}
+
+/// Glances 4.5, netdata, Telegraf and nvitop-exporter tell how long the machine runs and not since when.
+#[rstest]
+#[case::uptime(json!({"up": 3600.7}), Some("2026-11-22T10:59:59Z"), true)]
+#[case::boot_time_wins(json!({"up": 3600, "boot": "2026-11-22T11:00:30Z"}), Some("2026-11-22T11:00:30Z"), false)]
+#[case::boot_time_of_no_clock(json!({"up": 3600, "boot": "1970-01-01T00:00:09Z"}), Some("2026-11-22T11:00:00Z"), true)]
+#[case::impossible(json!({"up": -5}), None, false)]
+fn an_uptime_tells_when_the_machine_started(
+    #[case] answer: Json,
+    #[case] expected: Option<&str>,
+    #[case] computed: bool,
+) {
+    for order in [["up", "boot"], ["boot", "up"]] {
+        let value = |name: &str| match name {
+            "up" => json!({"name": "up", "jsonPaths": ["$.up"], "reading": "uptimeSeconds"}),
+            _ => json!({"name": "boot", "type": "Time", "jsonPaths": ["$.boot"], "reading": "bootTime"}),
+        };
+        let values = compiled("JSON", json!(order.map(value))).unwrap();
+        let found = answers(&values, &[&answer.to_string()]).remove(0).unwrap();
+        assert_eq!(found.readings.boot_time, expected.map(|time| time.parse().unwrap()));
+        assert_eq!(found.readings.boot_time_is_computed, computed);
+    }
+}
+
+#[rstest]
+#[case::path(json!([{"name": "gpuTemp", "jsonPaths": ["$.temps.gpu", "$.t"]}]), "{}", "value gpuTemp, path $.temps.gpu")]
+#[case::metric(json!([{"name": "c", "expression": "1"}, {"name": "load", "metric": {"name": "load1"}}]), "up 1\n", "value load, metric load1")]
+#[case::other_format(json!([{"name": "a", "jsonPaths": ["$.a"]}]), "up 1\n", "no value of the plugin has a metric")]
+#[case::nothing_named(json!([]), "{\"a\": \"b\"}", "the answer has no number and no boolean")]
+fn what_the_answer_lacked_is_named(#[case] values: Json, #[case] body: &str, #[case] end: &str) {
+    let failure = answers(&compiled("Auto", values).unwrap(), &[body]).remove(0).unwrap_err();
+    assert_eq!(failure.class, Failure::InvalidResponse);
+    assert!(failure.message().ends_with(end), "{}", failure.message());
+}
+
+#[test]
+fn names_in_utf8_are_asked_for_only_where_they_are_wanted() {
+    let accept = |metric: Json| {
+        compiled("Auto", json!([{"name": "v", "metric": metric}])).unwrap().accept().to_owned()
+    };
+    assert_eq!(accept(json!({"name": "node_load1", "labels": {"cpu": "0"}})), "*/*");
+    for metric in [
+        json!({"name": "gpu.temperature"}),
+        json!({"name": "t", "labels": {"hw.id": "0"}}),
+        json!({"name": "t", "distinctBy": ["hw.id"]}),
+    ] {
+        assert!(accept(metric).starts_with("text/plain;version=1.0.0;escaping=allow-utf-8"));
+    }
 }
 
 /// The dearest path that is allowed, over the dearest answer: each number is matched once for each object around it.
@@ -283,9 +433,14 @@ fn the_dearest_paths_are_bounded() {
             (0..8).map(|i| json!({"name": format!("v{i}"), "jsonPaths": [path], "reduce": "Sum"})).collect();
         let compiled = compiled("JSON", json!(values)).unwrap();
         for body in &answers {
-            let json = Answer::read(AgentFormat::Json, None, body.as_bytes()).unwrap();
+            let json = Answer::read(AgentFormat::Json, None, body.as_bytes(), compiled.filter()).unwrap();
             let begin = Instant::now();
-            let _ = compiled.extract(&json, begin, Duration::from_secs(10), &mut Counters::default());
+            let _ = compiled.extract(
+                &json,
+                Arrival { at: begin, clock: now() },
+                Duration::from_secs(10),
+                &mut Counters::default(),
+            );
             let took = begin.elapsed();
             assert!(took < bound, "{path} on {} bytes: {took:?}", body.len());
         }

@@ -10,11 +10,20 @@ const DEPTH: usize = 4;
 /// Longest name of a value, as for those that a plugin names.
 const NAME_MAX: usize = 63;
 
-/// Numbers and booleans in the order of their sorted keys, nested names joined in camel case.
-pub fn of_json(answer: &Json) -> BTreeMap<String, Scalar> {
-    let mut values = BTreeMap::new();
-    collect(answer, "", 0, &mut values);
-    values
+/// Numbers and booleans in the order of their sorted keys, nested names joined in camel case; and whether there is any,
+/// or at least one that is not known.
+pub fn of_json(answer: &Json) -> (BTreeMap<String, Scalar>, bool) {
+    let mut found = Found::default();
+    found.collect(answer, "", 0);
+    let any = found.unknown || !found.values.is_empty();
+    (found.values, any)
+}
+
+#[derive(Default)]
+struct Found {
+    values: BTreeMap<String, Scalar>,
+    /// Something is null.
+    unknown: bool,
 }
 
 /// Samples, by the names of their metrics.
@@ -25,32 +34,35 @@ pub fn of_samples(samples: &BTreeMap<String, f64>) -> BTreeMap<String, Scalar> {
     named.take(PLUGIN_VALUES_MAX).collect()
 }
 
-fn collect(value: &Json, name: &str, depth: usize, values: &mut BTreeMap<String, Scalar>) {
-    if values.len() >= PLUGIN_VALUES_MAX || depth > DEPTH {
-        return;
-    }
-    match value {
-        Json::Object(map) => {
-            let mut keys: Vec<&String> = map.keys().collect();
-            keys.sort();
-            for key in keys {
-                collect(&map[key], &joined(name, key), depth + 1, values);
+impl Found {
+    fn collect(&mut self, value: &Json, name: &str, depth: usize) {
+        if self.values.len() >= PLUGIN_VALUES_MAX || depth > DEPTH {
+            return;
+        }
+        match value {
+            Json::Object(map) => {
+                let mut keys: Vec<&String> = map.keys().collect();
+                keys.sort();
+                for key in keys {
+                    self.collect(&map[key], &joined(name, key), depth + 1);
+                }
             }
-        }
-        Json::Array(items) => {
-            for (index, item) in items.iter().enumerate().take(PLUGIN_VALUES_MAX) {
-                collect(item, &joined(name, &index.to_string()), depth + 1, values);
+            Json::Array(items) => {
+                for (index, item) in items.iter().enumerate().take(PLUGIN_VALUES_MAX) {
+                    self.collect(item, &joined(name, &index.to_string()), depth + 1);
+                }
             }
-        }
-        Json::Bool(truth) if !name.is_empty() => {
-            values.insert(name.to_owned(), Scalar::Boolean(*truth));
-        }
-        Json::Number(number) if !name.is_empty() => {
-            if let Some(integer) = number.as_f64().and_then(round) {
-                values.insert(name.to_owned(), Scalar::Integer(integer));
+            Json::Bool(truth) if !name.is_empty() => {
+                self.values.insert(name.to_owned(), Scalar::Boolean(*truth));
             }
+            Json::Number(number) if !name.is_empty() => {
+                if let Some(integer) = number.as_f64().and_then(round) {
+                    self.values.insert(name.to_owned(), Scalar::Integer(integer));
+                }
+            }
+            Json::Null if !name.is_empty() => self.unknown = true,
+            _ => {}
         }
-        _ => {}
     }
 }
 

@@ -17,7 +17,8 @@ pub struct Request {
     pub at: Instant,
     pub path: String,
     pub query: String,
-    /// In Kubernetes' words: get, list, watch, create, update, patch, delete.
+    /// In Kubernetes' words: get, list, watch, create, update, patch, delete; and `look`, a list of one, which asks how far
+    /// the API server is.
     pub verb: &'static str,
     pub namespace: String,
     pub resource: String,
@@ -46,8 +47,10 @@ impl Request {
         };
         let part = |index: usize| (*rest.get(index).unwrap_or(&"")).to_owned();
         let watches = query.split('&').any(|pair| pair == "watch=true" || pair == "watch=1");
+        let looks = query.split('&').any(|pair| pair == "limit=1");
         let verb = match *method {
             Method::GET if watches => "watch",
+            Method::GET if rest.len() == 1 && looks => "look",
             Method::GET if rest.len() == 1 => "list",
             Method::GET => "get",
             Method::POST => "create",

@@ -2,6 +2,7 @@
 
 use super::{
     memory::Memory,
+    pressure::BOOT_TIME_TOLERANCE,
     rules::{self, RuleMemory},
     size::{AtMost, bytes},
 };
@@ -18,9 +19,9 @@ use crate::{
         server::{live::AgentSnapshot, transition::Transition},
     },
     plugins::{model_need::ModelNeed, readings::Readings, rules::CompiledRule, values::AgentValues},
-    probe::Failure,
+    probe::{AgentFailure, Failure, MESSAGE_MAX, text::clean},
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
@@ -36,8 +37,8 @@ pub const EVALUATION_FAILED: &str = "EvaluationFailed";
 pub const TOO_MANY_CONDITIONS: &str = "TooManyConditions";
 /// Message of a plugin that is not asked now.
 const IDLE: &str = "not asked: no model that it needs is known to be awake in the host's memory";
-/// Longest message of a report.
-const MESSAGE_MAX: usize = 256;
+/// Reason in the report of a plugin that answers, but one of whose readings no machine can have.
+pub const IMPLAUSIBLE_READING: &str = "ImplausibleReading";
 
 /// Bytes of the names of rules that hold, and of messages, of all plugins of a server: some 60 names of the usual
 /// length. What is beyond is judged and told all the same, but told again after a restart.
@@ -71,7 +72,7 @@ pub struct AgentObservation {
     pub plugin: String,
     /// How long it took, whatever came of it.
     pub took: Duration,
-    pub result: Result<AgentValues, Failure>,
+    pub result: Result<AgentValues, AgentFailure>,
 }
 
 /// What is known of one plugin on this server.
@@ -83,7 +84,7 @@ pub struct AgentMemory {
     misses_beside_host: u32,
     /// Whether the last Event said that it fails.
     announced: bool,
-    failure: Option<Failure>,
+    failure: Option<AgentFailure>,
     last_success: Option<Time>,
     took: Option<Duration>,
     values: Arc<BTreeMap<String, Scalar>>,
@@ -97,6 +98,8 @@ pub struct AgentMemory {
     /// What could not be computed in the last answer: of its values, and of its rules.
     value_fault: Option<String>,
     rule_fault: Option<String>,
+    /// What is said of readings that no machine can have.
+    implausible: Option<String>,
     /// `None` until this process has heard of it.
     readings: Option<Readings>,
     /// Whether the readings are new in this assessment.
@@ -149,7 +152,11 @@ impl AgentMemory {
                     failure: report
                         .reason
                         .as_deref()
-                        .and_then(|reason| Failure::from_report(reason, report.message.as_deref())),
+                        .and_then(|reason| AgentFailure::from_report(reason, report.message.as_deref())),
+                    implausible: report
+                        .message
+                        .clone()
+                        .filter(|_| report.reason.as_deref() == Some(IMPLAUSIBLE_READING)),
                     last_success: report.last_success_time.clone(),
                     values: Arc::clone(&report.values),
                     rules: rules::from_status(status, report),
@@ -219,7 +226,11 @@ pub fn observe(
         agent.adopt(plan);
         agent.took = Some(took);
         match result {
-            Ok(AgentValues { values, readings, fault }) => {
+            Ok(AgentValues { values, mut readings, fault, implausible }) => {
+                let held = agent.readings.as_ref().and_then(|own| own.boot_time);
+                hold_boot_time(&mut readings, held.or(memory.boot.map(|boot| boot.time)));
+                let implausible: Vec<String> =
+                    implausible.iter().map(|(reading, why)| why.text(*reading)).collect();
                 if std::mem::take(&mut agent.announced) {
                     transitions.push(Transition::PluginRecovered(plugin));
                 }
@@ -234,6 +245,8 @@ pub fn observe(
                     rules: std::mem::take(&mut agent.rules),
                     source: agent.source.take(),
                     value_fault: fault,
+                    implausible: (!implausible.is_empty())
+                        .then(|| clean(&implausible.join("; "), MESSAGE_MAX)),
                     readings: Some(readings),
                     fresh: true,
                     ..AgentMemory::default()
@@ -243,21 +256,25 @@ pub fn observe(
                 agent.misses = agent.misses.saturating_add(1);
                 agent.misses_beside_host =
                     if host_is_up { agent.misses_beside_host.saturating_add(1) } else { 0 };
-                agent.failure = Some(failure);
+                let (class, reason) = (failure.class, failure.reason());
+                // What is told stays as it is while the cause does.
+                if !agent.failure.as_ref().is_some_and(|told| told.is_like(&failure)) {
+                    agent.failure = Some(failure);
+                }
                 // Whom nobody could ask needs no more tries to be believed.
-                let unasked = matches!(failure, Failure::NoCredential(_));
+                let unasked = matches!(class, Failure::NoCredential(_));
                 if agent.misses >= threshold || unasked {
                     agent.state = State::Error;
                     agent.values = Arc::default();
                     (agent.comparable, agent.previous) = (false, None);
                     agent.rules.clear();
-                    (agent.value_fault, agent.rule_fault) = (None, None);
+                    (agent.value_fault, agent.rule_fault, agent.implausible) = (None, None, None);
                     agent.readings = Some(Readings::default());
                 }
                 let told = agent.misses_beside_host >= threshold || (unasked && host_is_up);
                 if agent.state == State::Error && told && !agent.announced {
                     agent.announced = true;
-                    transitions.push(Transition::PluginFailed { plugin, reason: failure.reason() });
+                    transitions.push(Transition::PluginFailed { plugin, reason });
                 }
             }
         }
@@ -271,6 +288,17 @@ fn is_idle(memory: &Memory, plan: &AgentPlan) -> bool {
         None => plan.need == ModelNeed::None,
     };
     !met && !plan.is_disabled()
+}
+
+/// A boot time that is computed from an uptime moves with the time that each answer takes; it stands where it stood while
+/// it is the same one.
+fn hold_boot_time(readings: &mut Readings, held: Option<Timestamp>) {
+    if let (Some(now), Some(held)) = (readings.boot_time, held)
+        && readings.boot_time_is_computed
+        && now.duration_since(held).abs() <= BOOT_TIME_TOLERANCE
+    {
+        readings.boot_time = Some(held);
+    }
 }
 
 /// Brings the readings and the list of plugins up to date.
@@ -335,13 +363,15 @@ fn report(plan: &AgentPlan, memory: &Memory, without_room: &BTreeSet<&str>) -> P
     let Some(agent) = memory.agents.get(&plan.name) else {
         return PluginReport { name, ..PluginReport::default() };
     };
-    let failure = agent.failure.filter(|_| agent.state == State::Error);
+    let failure = agent.failure.as_ref().filter(|_| agent.state == State::Error);
     let (reason, message) = if let Some(failure) = failure {
-        (Some(failure.reason()), Some(failure.agent_text().to_owned()))
+        (Some(failure.reason()), Some(failure.message().to_owned()))
     } else if agent.state == State::Idle {
         (None, Some(IDLE.to_owned()))
     } else if let Some(fault) = agent.fault() {
         (Some(EVALUATION_FAILED), Some(fault.chars().take(MESSAGE_MAX).collect()))
+    } else if let Some(implausible) = agent.implausible.clone() {
+        (Some(IMPLAUSIBLE_READING), Some(implausible))
     } else if without_room.contains(plan.name.as_str()) {
         (
             Some(TOO_MANY_CONDITIONS),

@@ -70,7 +70,7 @@ pub fn build(memory: &Memory, subject: Subject<'_>, in_maintenance: bool, now: &
         let (truth, reason, message) = if is_flapping(&memory.status, now) {
             (Truth::True, "ReachableChangesOften", "Reachable changed four times or more within ten minutes")
         } else {
-            (Truth::False, "Stable", "Reachable is stable")
+            (Truth::False, "Stable", "not flapping: Reachable is stable")
         };
         builder.set(FLAPPING, truth, reason, message);
     }

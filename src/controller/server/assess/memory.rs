@@ -6,6 +6,7 @@ use super::{
     inventory::{LoadedBefore, Misses},
     pressure::Pressures,
     reach::Reach,
+    reboot::Boot,
 };
 use crate::{
     api::{OllamaServerStatus, condition},
@@ -13,7 +14,6 @@ use crate::{
     plugins::readings::Readings,
     probe::Failure,
 };
-use k8s_openapi::jiff::Timestamp;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// What is known about one server. Made from the object's own status, so that a restart of the operator forgets
@@ -35,7 +35,7 @@ pub struct Memory {
     /// What was in the memory of the host before it went down; what is there now, nobody knows.
     pub(super) loaded_before: Option<LoadedBefore>,
     /// When the machine started, as of the last time that the host was up; it outlives the readings.
-    pub(super) boot_time: Option<Timestamp>,
+    pub(super) boot: Option<Boot>,
     /// All readings at full precision, for metrics.
     pub(super) readings: Readings,
     /// Readings from the status that this process started with, until every plugin has spoken for itself.
@@ -49,7 +49,10 @@ impl Memory {
         let Some(status) = status.filter(|status| status.observed_generation.is_some()) else {
             return Self::default();
         };
-        let seed = status.machine.as_ref().map(super::agents::readings_of);
+        let mut seed = status.machine.as_ref().map(super::agents::readings_of);
+        if let Some(seed) = &mut seed {
+            seed.drop_implausible();
+        }
         Self {
             reach: Reach::from_status(&status),
             misses: condition::find(&status.conditions, condition::REACHABLE)
@@ -61,7 +64,7 @@ impl Memory {
                 .and_then(|accepted| Failure::refusal_of(&accepted.reason, &accepted.message)),
             skipped: false,
             loaded_before: None,
-            boot_time: seed.as_ref().and_then(|seed| seed.boot_time),
+            boot: seed.as_ref().and_then(|seed| seed.boot_time).and_then(|_| Boot::from_status(&status)),
             readings: seed.clone().unwrap_or_default(),
             seed,
             status: Arc::new(status),

@@ -7,6 +7,7 @@ mod inventory;
 mod memory;
 mod pressure;
 mod reach;
+mod reboot;
 mod rules;
 mod significance;
 mod size;
@@ -14,7 +15,7 @@ mod size;
 #[cfg(test)]
 mod tests;
 
-pub use agents::{AgentObservation, AgentPlan, EVALUATION_FAILED, TOO_MANY_CONDITIONS};
+pub use agents::{AgentObservation, AgentPlan, EVALUATION_FAILED, IMPLAUSIBLE_READING, TOO_MANY_CONDITIONS};
 pub use memory::Memory;
 pub use significance::{Significance, significance};
 
@@ -103,7 +104,7 @@ pub fn assess(
             &now,
             &mut transitions,
         );
-        pressure::observe(&mut memory, subject.plugins, subject.spec, &mut transitions);
+        pressure::observe(&mut memory, subject.plugins, subject.spec, &now, &mut transitions);
         rules::observe(&mut memory, subject, in_maintenance, &now, &mut transitions);
     }
     agents::summarise(&mut memory, subject.plugins);
@@ -130,7 +131,11 @@ pub fn assess(
     memory.status_mut().consecutive_failures = i32::try_from(memory.reach.failures()).ok();
     memory.status_mut().last_handled_requested_at =
         subject.requested_at.map(|value| clean(value, REQUESTED_AT_MAX));
-    memory.status_mut().conditions = conditions::build(&memory, subject, in_maintenance, &now);
+    let conditions = conditions::build(&memory, subject, in_maintenance, &now);
+    // Compared with what status said, so that a restart tells nothing again.
+    let refused = condition::newly_false(&memory.status.conditions, &conditions, condition::ACCEPTED);
+    transitions.extend(refused.map(Transition::refused));
+    memory.status_mut().conditions = conditions;
     if in_maintenance {
         transitions.retain(|transition| !transition.event().warning);
     }

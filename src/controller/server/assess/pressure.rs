@@ -1,6 +1,6 @@
 //! Too hot or too full: hysteresis over readings, and the machine's reboots.
 
-use super::{agents::AgentPlan, memory::Memory};
+use super::{agents::AgentPlan, memory::Memory, reboot::Boot};
 use crate::{
     api::{
         condition::{self, Truth},
@@ -10,7 +10,10 @@ use crate::{
     controller::server::transition::{Sensor, Transition},
     plugins::readings::Readings,
 };
-use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Condition, jiff::SignedDuration};
+use k8s_openapi::{
+    apimachinery::pkg::apis::meta::v1::{Condition, Time},
+    jiff::SignedDuration,
+};
 use std::collections::BTreeMap;
 
 /// Readings in a row that it takes to change a pressure; one hot second is no news.
@@ -19,7 +22,7 @@ const STREAK: u8 = 2;
 const DEGREES_BACK: i64 = 3;
 /// Percent points on the good side that end the others.
 const POINTS_BACK: i64 = 2;
-/// Agents compute the boot time from the uptime, which jitters by a second, and clocks are set.
+/// Agents compute the boot time from the uptime, which jitters by a second, and clocks drift.
 pub const BOOT_TIME_TOLERANCE: SignedDuration = SignedDuration::from_secs(30);
 
 /// Whether one reading is past its threshold, and how long it has been about to change its mind.
@@ -83,7 +86,7 @@ impl Pressures {
                 condition::THERMAL_PRESSURE,
                 Truth::False,
                 "TemperatureNormal",
-                "below the thresholds",
+                "no thermal pressure: the temperatures are below their thresholds",
             )),
         }
         match self.of(Sensor::MemoryAvailable) {
@@ -98,7 +101,7 @@ impl Pressures {
                 condition::MEMORY_PRESSURE,
                 Truth::False,
                 "MemorySufficient",
-                "above the threshold",
+                "no memory pressure: available memory is above its threshold",
             )),
         }
         match self.of(Sensor::DiskUsed) {
@@ -109,9 +112,12 @@ impl Pressures {
                 Sensor::DiskUsed.reason(),
                 "the disk is filled to its threshold or above",
             )),
-            Some(false) => {
-                rows.push((condition::DISK_PRESSURE, Truth::False, "DiskSufficient", "below the threshold"));
-            }
+            Some(false) => rows.push((
+                condition::DISK_PRESSURE,
+                Truth::False,
+                "DiskSufficient",
+                "no disk pressure: the disk is filled below its threshold",
+            )),
         }
         rows
     }
@@ -132,16 +138,17 @@ pub fn observe(
     memory: &mut Memory,
     plans: &[AgentPlan],
     spec: &OllamaServerSpec,
+    now: &Time,
     transitions: &mut Vec<Transition>,
 ) {
     let Known { all, fresh } = Known::of(memory, plans);
     let host_is_up = memory.reach.is_up();
     // A machine that boots is away for longer than its readings stand, and its agent may be back before the host is.
-    if let Some(now) = all.boot_time.filter(|_| host_is_up)
-        && let Some(then) = memory.boot_time.replace(now)
-        && now.duration_since(then).abs() > BOOT_TIME_TOLERANCE
-    {
-        transitions.push(Transition::ServerRebooted);
+    if let Some(time) = all.boot_time.filter(|_| host_is_up && fresh.boot_time == all.boot_time) {
+        let boot = memory.boot.get_or_insert(Boot::first(time, now.0));
+        if boot.step(time, now.0) {
+            transitions.push(Transition::ServerRebooted);
+        }
     }
     for sensor in Sensor::ALL {
         let Some((past, good)) = judge(sensor, &all, &spec.thresholds) else {

@@ -4,7 +4,7 @@
 //! Never a reason: any time, the count of failures, values of plugins, a boot time within its jitter, numbers inside
 //! their dead band. While the host fails, what follows from that (plugins, readings, pressures) is none either. Every struct is taken apart without `..`, so that a new field cannot be forgotten here.
 
-use super::{pressure::BOOT_TIME_TOLERANCE, rules};
+use super::{agents::readings_of, pressure::BOOT_TIME_TOLERANCE, rules};
 use crate::api::{
     OllamaServerStatus, condition,
     quantity::Quantity,
@@ -74,7 +74,10 @@ pub fn significance(old: &OllamaServerStatus, new: &OllamaServerStatus) -> Signi
         && (failing
             || (*plugin_summary == old.plugin_summary
                 && same_lists(plugins.as_deref(), old.plugins.as_deref(), same_plugin)));
-    if !same {
+    // A reading that no machine can have does not wait for its turn to be corrected.
+    let wrong = |machine: &Machine| readings_of(machine).has_implausible();
+    let mends = old.machine.as_ref().is_some_and(wrong) && !machine.as_ref().is_some_and(wrong);
+    if !same || mends {
         return Significance::Meaning;
     }
     let judged_alike = same_rules(&old.conditions, conditions)

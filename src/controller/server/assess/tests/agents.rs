@@ -9,7 +9,7 @@ fn an_agent_without_credentials_fails_at_once_and_the_server_does_not() {
     let refused = || AgentObservation {
         plugin: "m".into(),
         took: Duration::ZERO,
-        result: Err(no_credential(Problem::OtherHost)),
+        result: Err(no_credential(Problem::OtherHost).into()),
     };
     let events = scene.poll_with(online(), vec![refused()]);
     assert_eq!(events, [Transition::PluginFailed { plugin: "m".into(), reason: "SecretNotAllowed" }]);
@@ -85,21 +85,113 @@ fn a_plugin_that_is_off_here_is_listed_and_not_counted() {
     assert_eq!((scene.condition("PluginsHealthy"), &scene.memory.status.plugin_summary), (None, &None));
 }
 
+/// Seconds by which the boot time moves of a machine that has run for an hour at the first answer, and for 100 seconds more
+/// at the last that told of the old one.
 #[rstest]
 #[case::within_the_jitter(29, 0)]
-#[case::a_reboot(31, 1)]
-#[case::backwards(-31, 1)]
-fn a_reboot_is_a_boot_time_that_moved(#[case] seconds: i64, #[case] events: usize) {
+#[case::a_clock_that_is_set_forward(600, 0)]
+#[case::a_clock_that_is_set_back(-600, 0)]
+#[case::a_reboot(3705, 1)]
+fn a_reboot_is_a_boot_time_after_the_last_answer(#[case] seconds: i64, #[case] events: usize) {
     let mut scene = Scene::new(json!({})).with_plugin("m");
-    let booted = |second| {
-        let readings =
-            Readings { boot_time: Some(Timestamp::from_second(second).unwrap()), ..Readings::default() };
-        let values = [("bootTime".to_owned(), Scalar::Integer(second))].into();
-        vec![answered("m", AgentValues { values, readings, fault: None })]
+    let first = scene.now - SignedDuration::from_hours(1);
+    let booted = |time: Timestamp| {
+        let readings = Readings { boot_time: Some(time), ..Readings::default() };
+        vec![answered("m", AgentValues { readings, ..AgentValues::default() })]
     };
-    scene.poll_with(online(), booted(1_000_000));
-    let found = scene.poll_with(online(), booted(1_000_000 + seconds));
+    for _ in 0..10 {
+        scene.poll_with(online(), booted(first));
+    }
+    let now = booted(first + SignedDuration::from_secs(seconds));
+    let mut found = scene.poll_with(online(), now.clone());
+    found.extend(scene.poll_with(online(), now));
     assert_eq!(found.iter().filter(|transition| **transition == Transition::ServerRebooted).count(), events);
+}
+
+/// The time that an answer takes moves a boot time that is computed from an uptime.
+#[test]
+fn a_computed_boot_time_stands_still() {
+    let mut scene = Scene::new(json!({})).with_plugin("m");
+    let boot = scene.now - SignedDuration::from_hours(1);
+    for jitter in [0, 2, -1, 29, -29] {
+        let readings = Readings {
+            boot_time: Some(boot + SignedDuration::from_secs(jitter)),
+            boot_time_is_computed: true,
+            ..Readings::default()
+        };
+        scene.poll_with(online(), vec![answered("m", AgentValues { readings, ..AgentValues::default() })]);
+        let told = scene.memory.status.machine.as_ref().unwrap().boot_time.as_ref().unwrap().0;
+        assert_eq!(told, boot, "{jitter}");
+    }
+}
+
+/// hwmon's 255 °C and `nvidia-smi`'s 644,245,923 raised alarms.
+#[test]
+fn a_reading_that_cannot_be_judges_nothing_and_is_named() {
+    let mut scene = Scene::new(json!({})).with_plugin("m");
+    let implausible = [(Reading::GpuTemperatureCelsius, Implausible::Range)];
+    let wrong = || answered("m", AgentValues { implausible: implausible.into(), ..AgentValues::default() });
+    for _ in 0..3 {
+        assert_eq!(scene.poll_with(online(), vec![wrong()]), []);
+    }
+    assert_eq!(scene.condition("ThermalPressure"), None);
+    assert_eq!(scene.condition("PluginsHealthy").map(|(status, _)| status), Some("True"));
+    let report = |scene: &Scene| {
+        let report = scene.memory.status.plugins.as_ref().unwrap()[0].clone();
+        (report.state.unwrap(), report.reason, report.message)
+    };
+    let expected = (
+        "Active".to_owned(),
+        Some("ImplausibleReading".to_owned()),
+        Some("gpuTemperatureCelsius is not within -50 to 150 and is left out".to_owned()),
+    );
+    assert_eq!(report(&scene), expected);
+    scene.restart();
+    scene.step(Observation::None);
+    assert_eq!(report(&scene), expected, "a restart does not forget it");
+    scene.poll_with(online(), vec![agent("m", &[(Reading::GpuTemperatureCelsius, 60)])]);
+    assert_eq!(report(&scene), ("Active".to_owned(), None, None));
+}
+
+/// Versions before these bounds wrote what they were told.
+#[test]
+fn a_wrong_reading_that_stands_in_status_is_corrected_at_once() {
+    let machine = |degrees: i64| OllamaServerStatus {
+        machine: serde_json::from_value(json!({"gpuTemperatureCelsius": degrees})).unwrap(),
+        ..OllamaServerStatus::default()
+    };
+    assert_eq!(significance(&machine(644_245_923), &machine(60)), Significance::Meaning);
+    assert_eq!(significance(&machine(644_245_923), &OllamaServerStatus::default()), Significance::Meaning);
+    assert_eq!(significance(&machine(95), &machine(60)), Significance::Readings);
+    let read = Memory::from_status(Some(OllamaServerStatus {
+        observed_generation: Some(1),
+        ..machine(644_245_923)
+    }));
+    assert!(read.readings().is_empty(), "and judges nothing after a restart");
+}
+
+/// What the answer lacked is said, again after a restart, and a line that moves is no news.
+#[test]
+fn the_cause_of_an_agents_failure_is_told() {
+    let mut scene = Scene::new(json!({})).with_plugin("m");
+    let odd = |line: u32| AgentObservation {
+        plugin: "m".into(),
+        took: Duration::ZERO,
+        result: Err(AgentFailure::invalid(&format!("line {line} of the answer is not in the format"))),
+    };
+    for line in 10..13 {
+        scene.poll_with(online(), vec![odd(line)]);
+    }
+    let message = |scene: &Scene| scene.memory.status.plugins.as_ref().unwrap()[0].message.clone();
+    let first = message(&scene);
+    assert_eq!(first.as_deref(), Some("line 10 of the answer is not in the format"));
+    assert_eq!(scene.writes_of(|scene| drop(scene.poll_with(online(), vec![odd(13)]))), 0);
+    scene.restart();
+    assert_eq!(scene.writes_of(|scene| drop(scene.poll_with(online(), vec![odd(14)]))), 0);
+    assert_eq!(message(&scene), first);
+    let gone = AgentObservation { result: Err(AgentFailure::status(404, "/metrics")), ..odd(1) };
+    scene.poll_with(online(), vec![gone]);
+    assert_eq!(message(&scene).as_deref(), Some("the agent answers 404 to /metrics"));
 }
 
 #[rstest]

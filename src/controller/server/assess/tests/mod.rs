@@ -4,6 +4,7 @@ mod agents;
 mod availability;
 mod models;
 mod rules;
+mod told;
 
 use super::*;
 use crate::{
@@ -13,9 +14,12 @@ use crate::{
     api::{OllamaServerStatus, server_status::Scalar},
     args::PollArgs,
     controller::server::{accept::accept, transition::Sensor},
-    plugins::{readings::Readings, values::AgentValues},
+    plugins::{
+        readings::{Implausible, Readings},
+        values::AgentValues,
+    },
     probe::{
-        Failure,
+        AgentFailure, Failure,
         address::AddressPolicy,
         credential::{NoCredential, Problem, Role},
         report::{Expiry, HostReport, LoadedSeen, ModelSeen, Part},
@@ -172,7 +176,7 @@ fn agent(plugin: &str, readings: &[(Reading, i64)]) -> AgentObservation {
         found.set(*reading, *value);
     }
     let values = [("uptime".to_owned(), Scalar::Integer(1))].into();
-    answered(plugin, AgentValues { values, readings: found, fault: None })
+    answered(plugin, AgentValues { values, readings: found, ..AgentValues::default() })
 }
 
 fn answered(plugin: &str, values: AgentValues) -> AgentObservation {
@@ -180,7 +184,11 @@ fn answered(plugin: &str, values: AgentValues) -> AgentObservation {
 }
 
 fn agent_failed(plugin: &str) -> AgentObservation {
-    AgentObservation { plugin: plugin.into(), took: Duration::ZERO, result: Err(Failure::ConnectionRefused) }
+    AgentObservation {
+        plugin: plugin.into(),
+        took: Duration::ZERO,
+        result: Err(Failure::ConnectionRefused.into()),
+    }
 }
 
 fn no_credential(problem: Problem) -> Failure {

@@ -87,7 +87,6 @@ fn an_endpoint_that_goes_away_is_said_to_give_nothing() {
     assert!(ready.message.contains("loadedModels"), "{}", ready.message);
 }
 
-<<<<<<< HEAD
 /// A machine that is off has nothing in its memory, and one that cannot be reached may have anything there.
 #[test]
 fn what_is_in_the_memory_of_a_host_that_is_down_is_unknown() {
@@ -132,7 +131,8 @@ fn on_the_return_of_a_host_only_what_differs_is_told(#[case] loaded: &[&str], #[
     assert_eq!(&events[1..], told);
     assert_eq!(scene.memory.status.loaded_count, i32::try_from(loaded.len()).ok());
     assert_eq!(scene.poll(back()), []);
-=======
+}
+
 fn vllm() -> Scene {
     Scene::new(json!({"backendType": "VLLM"}))
 }
@@ -200,5 +200,4 @@ fn a_version_goes_with_the_server_that_told_it() {
     // Another server answers at the same place.
     assert_eq!(scene.poll(listed(&["a"], in_memory(&["a"]))).first(), None);
     assert_eq!(scene.memory.status.version, None);
->>>>>>> w-probe
 }

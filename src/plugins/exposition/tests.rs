@@ -1,4 +1,8 @@
-use super::*;
+use super::{
+    line::{LABELS_MAX, TEXT_MAX},
+    *,
+};
+use crate::probe::Failure;
 use proptest::prelude::*;
 use rstest::rstest;
 
@@ -11,14 +15,25 @@ fn map(pairs: Pairs<'_>) -> BTreeMap<String, String> {
 /// The series of one metric.
 fn series(body: &str, name: &str, labels: Pairs<'_>, label: Option<&str>) -> Result<Vec<Series>, Failure> {
     let labels = map(labels);
-    let mut found = read(body.as_bytes(), &[Wanted { name, labels: &labels, label }])?;
+    let wanted = Wanted { name, labels: &labels, distinct_by: &[], label };
+    let mut found = read(text(body.as_bytes()), &[wanted]).map_err(|failure| failure.class)?;
     assert_eq!(found.len(), 1);
     Ok(found.remove(0))
 }
 
+/// Of the format whose timestamps are milliseconds.
+fn text(body: &[u8]) -> Text<'_> {
+    Text { body, seconds: false }
+}
+
+/// What is known of samples without labels.
+fn bare(body: &[u8], most: usize) -> Result<BTreeMap<String, f64>, Failure> {
+    unlabelled(text(body), most).map(|found| found.numbers).map_err(|failure| failure.class)
+}
+
 fn numbers(body: &str, name: &str, labels: Pairs<'_>) -> Vec<f64> {
     let found = series(body, name, labels, None).unwrap_or_else(|failure| panic!("{body:?}: {failure:?}"));
-    found.iter().map(|one| one.number).collect()
+    found.iter().map(|one| one.number).filter(|number| number.is_finite()).collect()
 }
 
 /// Texts and numbers.
@@ -157,26 +172,26 @@ fn samples_are_read(
 #[case("fine 1\nfine 2\nodd\nfine 3\n")]
 fn one_odd_line_makes_all_invalid(#[case] body: &str) {
     assert_eq!(series(body, "fine", &[], None), Err(Failure::InvalidResponse));
-    assert_eq!(unlabelled(body.as_bytes(), 8), Err(Failure::InvalidResponse));
+    assert_eq!(bare(body.as_bytes(), 8), Err(Failure::InvalidResponse));
 }
 
 #[test]
 fn what_is_not_utf8_is_invalid() {
     for body in [&b"a{b=\"\xff\"} 1"[..], b"\x1f\x8b\x08\x00\x00", b"a\xc3 1"] {
-        assert_eq!(unlabelled(body, 8), Err(Failure::InvalidResponse));
+        assert_eq!(bare(body, 8), Err(Failure::InvalidResponse));
     }
 }
 
 /// The client is Prometheus' own for Python; `tests/fixtures/exposition/make.py` writes both.
 #[test]
 fn both_formats_of_a_client_say_the_same() {
-    let text = include_str!("../../tests/fixtures/exposition/text.txt");
-    let openmetrics = include_str!("../../tests/fixtures/exposition/openmetrics.txt");
+    let text = include_str!("../../../tests/fixtures/exposition/text.txt");
+    let openmetrics = include_str!("../../../tests/fixtures/exposition/openmetrics.txt");
     for (name, label, count) in [
         ("node_cpu_seconds_total", "cpu", 4),
         ("node_cpu_seconds_created", "mode", 2),
         ("odd", "path", 7),
-        ("none", "why", 0),
+        ("none", "why", 3),
         ("my.load é", "", 1),
         ("hw.temperature", "hw.id", 1),
         ("latency_seconds_bucket", "le", 3),
@@ -185,9 +200,12 @@ fn both_formats_of_a_client_say_the_same() {
     ] {
         let found = series(text, name, &[], Some(label)).unwrap();
         assert_eq!(found.len(), count, "{name}");
-        assert_eq!(found, series(openmetrics, name, &[], Some(label)).unwrap(), "{name}");
+        let body = Text { body: openmetrics.as_bytes(), seconds: true };
+        let wanted = Wanted { name, labels: &map(&[]), distinct_by: &[], label: Some(label) };
+        // As text, which NaN is equal in; milliseconds of the one are seconds of the other.
+        assert_eq!(format!("{found:?}"), format!("{:?}", read(body, &[wanted]).unwrap()[0]), "{name}");
     }
-    assert_eq!(unlabelled(text.as_bytes(), 99), unlabelled(openmetrics.as_bytes(), 99));
+    assert_eq!(bare(text.as_bytes(), 99), bare(openmetrics.as_bytes(), 99));
     let some = |text: &str| Some(text.to_owned());
     assert_eq!(
         texts(text, "odd", "path"),
@@ -203,6 +221,55 @@ fn both_formats_of_a_client_say_the_same() {
     );
     assert_eq!(texts(openmetrics, "hw.temperature", "hw.id"), [(some("gpu 0"), 71.5)]);
     assert_eq!(texts(openmetrics, "node_uname_info", "nodename"), [(some("gpu-1.example.com"), 1.0)]);
+}
+
+/// cAdvisor 0.49 and Pushgateway 1.11 send the times of their samples, and Telegraf 1.37 those of a device that changed
+/// its labels, in any order: an hour-old 31 hid 91.
+#[rstest]
+#[case::newest_first("t 91 1395070000000\nt 31 1395066363000\n", false, 91.0)]
+#[case::newest_last("t 31 1395066363000\nt 91 1395070000000\n", false, 91.0)]
+#[case::same_time("t 31 1395066363000\nt 91 1395066363000\n", false, 91.0)]
+#[case::of_now("t 91\nt 31 1395066363000\n", false, 91.0)]
+#[case::no_times("t 31\nt 91\n", false, 91.0)]
+#[case::seconds("t 91 1395070000.5\nt 31 1395070000.25\n# EOF\n", true, 91.0)]
+fn of_one_series_the_newest_sample_counts(#[case] body: &str, #[case] seconds: bool, #[case] expected: f64) {
+    let body = Text { body: body.as_bytes(), seconds };
+    let wanted = Wanted { name: "t", labels: &map(&[]), distinct_by: &[], label: None };
+    let found = read(body, &[wanted]).unwrap().remove(0);
+    assert_eq!(found.iter().map(|one| one.number).collect::<Vec<_>>(), [expected]);
+    assert!(found[0].at.is_none_or(|at| (1.395e9..1.396e9).contains(&at)), "{found:?}");
+    assert_eq!(unlabelled(body, 8).unwrap().numbers["t"].to_bits(), expected.to_bits());
+}
+
+/// Exporters of client_golang 1.20 (common 0.66) and client_python 0.22 and later write quotes where `allow-utf-8` is
+/// asked for, and else what they escape it to.
+#[rstest]
+#[case::quoted("{\"gpu.temperature\",\"hw.id\"=\"0\"} 71\n", &[71.0])]
+#[case::underscores("gpu_temperature{hw_id=\"0\"} 71\n", &[71.0])]
+#[case::encoded("U__gpu_2e_temperature{U__hw_2e_id=\"0\"} 71\n", &[71.0])]
+#[case::both("gpu_temperature{hw_id=\"0\"} 1\n{\"gpu.temperature\",\"hw.id\"=\"0\"} 71\n", &[71.0])]
+#[case::another_label("gpu_temperature{hw_id=\"1\"} 71\n", &[])]
+fn a_name_in_utf8_is_found_in_each_of_its_forms(#[case] body: &str, #[case] expected: &[f64]) {
+    assert_eq!(numbers(body, "gpu.temperature", &[("hw.id", "0")]), expected);
+}
+
+#[test]
+fn series_that_agree_in_the_named_labels_are_one_group() {
+    let body = "u{UUID=\"a\",pod=\"1\"} 1\nu{UUID=\"a\",pod=\"2\"} 2\nu{UUID=\"b\"} 3\nu 4\nu{pod=\"3\"} 5\n";
+    let (labels, by) = (map(&[]), ["UUID".to_owned()]);
+    let wanted = Wanted { name: "u", labels: &labels, distinct_by: &by, label: None };
+    let found = read(text(body.as_bytes()), &[wanted]).unwrap().remove(0);
+    let groups: Vec<u64> = found.iter().map(|one| one.group).collect();
+    assert_eq!((groups[0], groups[3]), (groups[1], groups[4]), "an absent label is an empty one");
+    assert_eq!(groups.iter().collect::<std::collections::HashSet<_>>().len(), 3);
+}
+
+#[rstest]
+#[case("<html>", "the answer is a page (HTML or XML), not metrics")]
+#[case("{\"a\": 1}", "the answer is JSON, not Prometheus' text format")]
+#[case("a 1\n\nodd\nb 2\n", "line 3 of the answer is not in Prometheus' text format")]
+fn what_cannot_be_read_is_named(#[case] body: &str, #[case] message: &str) {
+    assert_eq!(unlabelled(text(body.as_bytes()), 8).unwrap_err().message(), message);
 }
 
 #[test]
@@ -221,20 +288,21 @@ fn keys_tell_series_apart_in_every_process() {
 fn several_are_wanted_at_once() {
     let (all, user) = (map(&[]), map(&[("mode", "user")]));
     let wanted = [("cpu", &all), ("load", &all), ("cpu", &user), ("absent", &all)]
-        .map(|(name, labels)| Wanted { name, labels, label: Some("mode") });
-    let found = read(b"cpu{mode=\"user\"} 1\nload 2\nother 3\ncpu{mode=\"idle\"} 4\n", &wanted).unwrap();
+        .map(|(name, labels)| Wanted { name, labels, distinct_by: &[], label: Some("mode") });
+    let found =
+        read(text(b"cpu{mode=\"user\"} 1\nload 2\nother 3\ncpu{mode=\"idle\"} 4\n"), &wanted).unwrap();
     let numbers = |n: usize| found[n].iter().map(|one| one.number).collect::<Vec<_>>();
     assert_eq!(
         [numbers(0), numbers(1), numbers(2), numbers(3)],
         [vec![1.0, 4.0], vec![2.0], vec![1.0], vec![]]
     );
-    assert_eq!(read(b"a 1", &[]), Ok(vec![]));
+    assert_eq!(read(text(b"a 1"), &[]), Ok(vec![]));
 }
 
 #[test]
 fn samples_without_labels_are_the_first_by_name() {
     let names = |body: &str, most| {
-        unlabelled(body.as_bytes(), most)
+        bare(body.as_bytes(), most)
             .unwrap()
             .into_iter()
             .map(|(name, number)| format!("{name}={number}"))
@@ -264,8 +332,8 @@ fn bounds_are_named() {
     assert_eq!(numbers(&labels(LABELS_MAX), "a", &[]), [1.0]);
     assert_eq!(series(&labels(LABELS_MAX + 1), "a", &[], None), large);
 
-    let text = |length: usize| "é".repeat(length / 2);
-    let placed = |place: &str, length: usize| place.replace('?', &text(length));
+    let long = |length: usize| "é".repeat(length / 2);
+    let placed = |place: &str, length: usize| place.replace('?', &long(length));
     for place in ["a{b=\"?\"} 1", "a{\"?\"=\"b\"} 1", "a 1\n{\"?\"} 1"] {
         assert_eq!(numbers(&placed(place, TEXT_MAX), "a", &[]), [1.0]);
         assert_eq!(series(&placed(place, TEXT_MAX + 2), "a", &[], None), large);
@@ -278,7 +346,7 @@ fn bounds_are_named() {
     );
 
     let texts =
-        (0..=KEPT_TEXT_MAX / TEXT_MAX).map(|n| format!("a{{n=\"{n}\",b=\"{}\"}} 1\n", text(TEXT_MAX)));
+        (0..=KEPT_TEXT_MAX / TEXT_MAX).map(|n| format!("a{{n=\"{n}\",b=\"{}\"}} 1\n", long(TEXT_MAX)));
     let texts: String = texts.collect();
     assert_eq!(series(&texts, "a", &[], Some("b")), large);
     assert!(series(&texts, "a", &[], Some("n")).is_ok());
@@ -294,9 +362,11 @@ fn eight_labels(seed: usize) -> BTreeMap<String, String> {
 #[test]
 fn the_work_for_one_answer_is_bounded() {
     let labels: Vec<_> = (0..32).map(eight_labels).collect();
-    let wanted: Vec<_> = labels.iter().map(|labels| Wanted { name: "a", labels, label: None }).collect();
+    let wanted: Vec<_> =
+        labels.iter().map(|labels| Wanted { name: "a", labels, distinct_by: &[], label: None }).collect();
     let start = std::time::Instant::now();
-    assert_eq!(read("a 1\n".repeat(1 << 18).as_bytes(), &wanted), Err(Failure::ResponseTooLarge));
+    let class = read(text("a 1\n".repeat(1 << 18).as_bytes()), &wanted).unwrap_err().class;
+    assert_eq!(class, Failure::ResponseTooLarge);
     // Some 0.3 s without optimization; a multiple of that is for machines with other work.
     assert!(start.elapsed().as_secs() < 3, "{:?}", start.elapsed());
 }
@@ -304,9 +374,10 @@ fn the_work_for_one_answer_is_bounded() {
 #[test]
 fn all_values_of_a_large_metric_are_read() {
     let labels: Vec<_> = (0..32).map(eight_labels).collect();
-    let wanted: Vec<_> = labels.iter().map(|labels| Wanted { name: "a", labels, label: None }).collect();
+    let wanted: Vec<_> =
+        labels.iter().map(|labels| Wanted { name: "a", labels, distinct_by: &[], label: None }).collect();
     let line = |n: usize| format!("a{{last=\"{}\",cpu=\"{n}\"}} {n}\n", n % 32);
-    let found = read((0..2000).map(line).collect::<String>().as_bytes(), &wanted).unwrap();
+    let found = read(text((0..2000).map(line).collect::<String>().as_bytes()), &wanted).unwrap();
     assert_eq!(found.iter().map(Vec::len).sum::<usize>(), 2000);
     assert_eq!(found[31][1].number.to_bits(), 63_f64.to_bits());
 }
@@ -314,8 +385,8 @@ fn all_values_of_a_large_metric_are_read() {
 #[test]
 fn what_is_wanted_twice_is_found_twice() {
     let labels = map(&[("b", "1")]);
-    let want = |label| Wanted { name: "a", labels: &labels, label };
-    let found = read(b"a{b=\"1\"} 2\n", &[want(None), want(Some("b")), want(None)]).unwrap();
+    let want = |label| Wanted { name: "a", labels: &labels, distinct_by: &[], label };
+    let found = read(text(b"a{b=\"1\"} 2\n"), &[want(None), want(Some("b")), want(None)]).unwrap();
     assert_eq!(found[0], found[2]);
     assert_eq!((found[0][0].text.as_deref(), found[1][0].text.as_deref()), (None, Some("1")));
 }
@@ -343,8 +414,8 @@ proptest! {
     ) {
         let labels = map(&[("a", "")]);
         for body in [&body[..], odd.as_bytes()] {
-            let _ = read(body, &[Wanted { name: "a", labels: &labels, label: Some("a") }]);
-            let _ = unlabelled(body, 2);
+            let _ = read(text(body), &[Wanted { name: "a", labels: &labels, distinct_by: &[], label: Some("a") }]);
+            let _ = unlabelled(text(body), 2);
         }
     }
 
@@ -369,8 +440,12 @@ proptest! {
             let same = |other: &&Sample| other.0 == *name && filled(&other.1) == filled(labels);
             let last = samples.iter().rev().find(same).unwrap().2;
             let (label, text) = labels.first_key_value().map_or(("", ""), |(label, text)| (label, text));
-            let wanted = Wanted { name, labels, label: Some(label) };
-            let found = read(body.as_bytes(), &[wanted]).unwrap().remove(0);
+            // One in UTF-8 that must be empty must be so in its other forms too, which may be another label here.
+            if labels.iter().any(|(name, value)| value.is_empty() && !is_classic(name)) {
+                continue;
+            }
+            let wanted = Wanted { name, labels, distinct_by: &[], label: Some(label) };
+            let found = read(self::text(body.as_bytes()), &[wanted]).unwrap().remove(0);
             let right = found.iter().any(|one| one.number.to_bits() == last.to_bits());
             prop_assert!(right, "{:?} of {}", found, body);
             prop_assert!(found.iter().all(|one| one.text.as_deref().unwrap_or_default() == text));
