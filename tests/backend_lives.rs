@@ -62,10 +62,17 @@ impl Subject {
     /// It stays so at the next polls, and nothing was at the user's cost.
     async fn stay(&self, stage: &Stage, polls: u64) {
         self.polls(polls).await;
-        let server = self.board.get(&self.name).unwrap();
         let asked = self.fake.all_asked();
         let what = format!("{} {} {:?} {asked:?}", self.name, self.program.version, stage.life);
-        assert_eq!(as_it_must_be(&server, &self.setting, stage), Ok(()), "{what}");
+        // On a busy machine a poll may be late, which is a doubt and no verdict.
+        eventually(PATIENCE, &what, async || {
+            let server = self.board.get(&self.name)?;
+            let right = as_it_must_be(&server, &self.setting, stage);
+            let doubt = has_condition(&*server, "Ready", "True", "ProbeFailing").is_ok();
+            assert!(right.is_ok() || doubt, "{what}: {right:?}");
+            right
+        })
+        .await;
         assert_eq!(self.fake.counts(), FREE, "{what}");
         assert_eq!(self.fake.life(), stage.life, "{what}: asking changed it");
     }
@@ -147,7 +154,8 @@ async fn each(subjects: Vec<Subject>, live: impl AsyncFn(Subject)) {
 
 /// From its start over loading, serving, unloading, sleep and waking to the crash and back: Ready, its reason, what is
 /// in memory and the version are right in each state, and no inference, load, wake-up or restarted idle timer is ours.
-#[tokio::test]
+// The fakes answer in time whatever the tests wait for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_life_is_disturbed_and_each_is_told_truly() {
     let (scene, board) = stage_().await;
     let subjects = everything(&scene, &board).await;
@@ -167,7 +175,8 @@ async fn no_life_is_disturbed_and_each_is_told_truly() {
 
 /// A soak: 200 polls of each (40 in the short form), in two states of its life where it has two that the operator can
 /// tell apart, and no write of a status but those of the change between them.
-#[tokio::test]
+// The fakes answer in time whatever the tests wait for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn polls_write_nothing() {
     let polls = if full() { 200 } else { 40 };
     let (scene, board) = stage_().await;
@@ -248,7 +257,7 @@ fn documented(page: &str) -> BTreeSet<Documented> {
     let section = page.split("\n## ").find(|section| section.starts_with("What to write")).unwrap();
     let rows = section.lines().filter(|line| line.starts_with("| ["));
     rows.flat_map(|row| {
-        let cells: Vec<&str> = row.trim_matches('|').split(" | ").map(str::trim).collect();
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
         let [server, backend, _, health, _] = cells[..] else { panic!("not five cells: {row}") };
         let (name, rest) = server.strip_prefix('[').and_then(|server| server.split_once(']')).unwrap();
         let title = format!("{name}{}", rest.split_once(')').unwrap().1);

@@ -163,21 +163,22 @@ const TEI: Program = Program {
     }],
 };
 
-/// Its list has what is in the download cache, without an owner. `/health` is 503 while the thread of the model is
-/// dead or has not loaded it.
+/// Its list has what is in the download cache, without an owner; without that folder (`Unloaded` here) it is a 200
+/// without a body. `/health` is 503 while the thread of the model is dead or has not loaded it.
 const MLX_LM: Program = Program {
     name: "mlx-lm",
     title: "mlx_lm.server",
     version: "0.32.2",
     known: Known::Run,
     rows: &[
+        json("/v1/models", &[Unloaded], 200, ""),
         json(
             "/v1/models",
             UP,
             200,
             r#"{"object":"list","data":[{"id":"mlx-community/Qwen3-8B-4bit","object":"model","created":1764500000}]}"#,
         ),
-        json("/health", &[Serving], 200, r#"{"status":"ok"}"#),
+        json("/health", &[Serving, Unloaded], 200, r#"{"status":"ok"}"#),
         json("/health", &[Loading, Broken], 503, r#"{"status":"unavailable"}"#),
     ],
     otherwise: answer(404, JSON, "Not Found"),
@@ -187,7 +188,16 @@ const MLX_LM: Program = Program {
         health_path: Some("/health"),
         models: Some(1),
         version: None,
-        stages: WITH_HEALTH,
+        stages: &[
+            stage(Down, REFUSED, Memory::Unknown),
+            stage(Serving, ONLINE, Memory::Unknown),
+            stage(Broken, BUSY, Memory::Unknown),
+            stage(Serving, ONLINE, Memory::Unknown),
+            stage(Unloaded, ONLINE, Memory::Unknown),
+            stage(Serving, ONLINE, Memory::Unknown),
+            stage(Down, REFUSED, Memory::Unknown),
+            stage(Serving, ONLINE, Memory::Unknown),
+        ],
     }],
 };
 

@@ -93,7 +93,7 @@ pub const OPEN_WEBUI: Program = Program {
     others: &[],
     settings: &[Setting {
         backend_type: "Generic",
-        health_path: None,
+        health_path: Some("/health"),
         models: None,
         version: None,
         stages: GATEWAY,
