@@ -70,11 +70,11 @@ fn is_foreign(body: &[u8], key: &str) -> bool {
     if is_page(body) {
         return true;
     }
-    // Whole JSON, and no object with the key.
-    match serde_json::from_slice::<Keys>(body) {
-        Ok(keys) => !keys.0.iter().any(|known| known == key),
-        // A bare null is nobody's API.
-        Err(_) => body.trim_ascii() != b"null" && serde_json::from_slice::<IgnoredAny>(body).is_ok(),
+    // Whole JSON, and no object with the key. A bare null is nobody's API.
+    match serde_json::from_slice(body) {
+        Ok(Shape::Object(keys)) => !keys.iter().any(|known| known == key),
+        Ok(Shape::Other) => true,
+        Ok(Shape::Null) | Err(_) => false,
     }
 }
 
@@ -84,28 +84,55 @@ pub(super) fn is_page(body: &[u8]) -> bool {
     text.trim_ascii_start().first() == Some(&b'<')
 }
 
-/// The first keys of an object.
-struct Keys(Vec<String>);
+/// What a JSON value is, without what is in it. Nested deeper than any API's answer it is an error, as serde_json counts.
+enum Shape {
+    /// With its first keys.
+    Object(Vec<String>),
+    Null,
+    Other,
+}
 
-impl<'de> Deserialize<'de> for Keys {
+impl<'de> Deserialize<'de> for Shape {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct KeysVisitor;
-        impl<'de> Visitor<'de> for KeysVisitor {
-            type Value = Keys;
+        struct ShapeVisitor;
+        impl<'de> Visitor<'de> for ShapeVisitor {
+            type Value = Shape;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+                f.write_str("anything")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
+            fn visit_bool<E>(self, _: bool) -> Result<Shape, E> {
+                Ok(Shape::Other)
+            }
+            fn visit_unit<E>(self) -> Result<Shape, E> {
+                Ok(Shape::Null)
+            }
+            fn visit_i64<E>(self, _: i64) -> Result<Shape, E> {
+                Ok(Shape::Other)
+            }
+            fn visit_u64<E>(self, _: u64) -> Result<Shape, E> {
+                Ok(Shape::Other)
+            }
+            fn visit_f64<E>(self, _: f64) -> Result<Shape, E> {
+                Ok(Shape::Other)
+            }
+            fn visit_str<E>(self, _: &str) -> Result<Shape, E> {
+                Ok(Shape::Other)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Shape, A::Error> {
+                while seq.next_element::<Shape>()?.is_some() {}
+                Ok(Shape::Other)
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Shape, A::Error> {
                 let mut keys = Vec::new();
-                while let Some((key, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
+                while let Some((key, _)) = map.next_entry::<String, Shape>()? {
                     if keys.len() < KEYS_MAX {
                         keys.push(key);
                     }
                 }
-                Ok(Keys(keys))
+                Ok(Shape::Object(keys))
             }
         }
-        deserializer.deserialize_map(KeysVisitor)
+        deserializer.deserialize_any(ShapeVisitor)
     }
 }
 
