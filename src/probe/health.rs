@@ -1,7 +1,7 @@
 //! What the answer of a health endpoint tells. A 2xx is well whatever its body, with two exceptions that only the body
 //! shows: an error under a 200, and a server that has run its models for this answer.
 
-use super::{Ask, failure::Failure, wire::is_page};
+use super::{Ask, failure::Failure, shape::is_page};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::fmt;
 

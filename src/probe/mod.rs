@@ -23,6 +23,7 @@ mod openai;
 pub mod openai_wire;
 pub mod report;
 mod resolve;
+mod shape;
 pub mod text;
 pub mod tls;
 mod turns;

@@ -3,7 +3,8 @@
 use super::{
     failure::Failure,
     report::{LoadedSeen, ModelSeen, Part},
-    wire::{Bounded, Scalar, name_of, parse},
+    shape::parse,
+    wire::{Bounded, Scalar, name_of},
 };
 use serde::Deserialize;
 

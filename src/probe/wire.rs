@@ -4,12 +4,13 @@
 use super::{
     failure::Failure,
     report::{Expiry, LoadedSeen, ModelSeen},
+    shape::parse,
     text::clean,
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeOwned, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 use std::fmt;
 
@@ -21,8 +22,6 @@ const NAME_MAX: usize = 253;
 const WORD_MAX: usize = 64;
 const SHORT_WORD_MAX: usize = 32;
 const CAPABILITIES_MAX: usize = 16;
-/// Keys of an object that are looked at to tell whose answer it is.
-const KEYS_MAX: usize = 64;
 /// How far the Date header and `expires_at` may disagree before "in the past" is believed.
 const CLOCK_TOLERANCE: SignedDuration = SignedDuration::from_secs(2);
 /// `keep_alive: -1` puts the expiry some 292 years ahead; the CLI calls everything beyond 20 years "Forever".
@@ -57,56 +56,6 @@ pub fn ps(body: &[u8], now: Option<Timestamp>) -> Result<Vec<LoadedSeen>, Failur
     models.sort_by(|a, b| a.name.cmp(&b.name));
     models.dedup_by(|a, b| a.name == b.name);
     Ok(models)
-}
-
-/// An answer of the API that is wanted. What is a page, or JSON without `key`, is of another API; what has the key and is
-/// not as promised is a broken answer of this one.
-pub(super) fn parse<T: DeserializeOwned>(body: &[u8], key: &str) -> Result<T, Failure> {
-    serde_json::from_slice(body)
-        .map_err(|_| if is_foreign(body, key) { Failure::NotOllama } else { Failure::InvalidResponse })
-}
-
-fn is_foreign(body: &[u8], key: &str) -> bool {
-    if is_page(body) {
-        return true;
-    }
-    // Whole JSON, and no object with the key.
-    match serde_json::from_slice::<Keys>(body) {
-        Ok(keys) => !keys.0.iter().any(|known| known == key),
-        // A bare null is nobody's API.
-        Err(_) => body.trim_ascii() != b"null" && serde_json::from_slice::<IgnoredAny>(body).is_ok(),
-    }
-}
-
-/// Whether it is HTML or XML: no JSON begins so.
-pub(super) fn is_page(body: &[u8]) -> bool {
-    let text = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-    text.trim_ascii_start().first() == Some(&b'<')
-}
-
-/// The first keys of an object.
-struct Keys(Vec<String>);
-
-impl<'de> Deserialize<'de> for Keys {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct KeysVisitor;
-        impl<'de> Visitor<'de> for KeysVisitor {
-            type Value = Keys;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Keys, A::Error> {
-                let mut keys = Vec::new();
-                while let Some((key, IgnoredAny)) = map.next_entry::<String, IgnoredAny>()? {
-                    if keys.len() < KEYS_MAX {
-                        keys.push(key);
-                    }
-                }
-                Ok(Keys(keys))
-            }
-        }
-        deserializer.deserialize_map(KeysVisitor)
-    }
 }
 
 pub(super) fn name_of(raw: &str) -> Result<String, Failure> {

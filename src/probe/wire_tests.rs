@@ -125,6 +125,10 @@ fn a_list_beyond_the_bound_is_refused_whole() {
 fn deep_nesting_is_an_error_not_a_crash() {
     let body = format!(r#"{{"models":{}{}}}"#, "[".repeat(100_000), "]".repeat(100_000));
     assert_eq!(tags(body.as_bytes()), Err(Failure::InvalidResponse));
+    for body in ["[".repeat(100_000) + &"]".repeat(100_000), "{\"a\":".repeat(100_000) + &"}".repeat(100_000)]
+    {
+        assert_eq!(tags(body.as_bytes()), Err(Failure::InvalidResponse));
+    }
 }
 
 proptest! {
