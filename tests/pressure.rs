@@ -375,7 +375,9 @@ async fn a_reboot_is_told_when_the_machine_is_back() {
         metric_value(&scene.operator.metrics().await, "ollama_fleet_plugin_up", &labels)
     };
     eventually(PATIENCE, "the agent is in Error", async || metrics().await == Some(0.0)).await;
-    let boot = json!({"agent": null, "machine": {"bootTime": "2026-02-02T00:00:00Z"}});
+    // By a clock that is a minute ahead.
+    let boot = k8s_openapi::jiff::Timestamp::now() + k8s_openapi::jiff::SignedDuration::from_mins(1);
+    let boot = json!({"agent": null, "machine": {"bootTime": boot.to_string()}});
     scene.fleet.patch("0", boot).await;
     eventually(PATIENCE, "the agent is back", async || metrics().await == Some(1.0)).await;
     assert_eq!(scene.told("a").await, ["ServerOffline"]);
