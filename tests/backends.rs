@@ -94,7 +94,7 @@ async fn serve(scene: &Scene, name: &str, fake: &Fake, spec: Value) {
 }
 
 async fn message(scene: &Scene, name: &str, type_: &str) -> String {
-    condition(&scene.get(name).await, type_).map(|(.., message)| message.to_string()).unwrap_or_default()
+    condition(&scene.get(name).await, type_).map(|(.., message)| message).unwrap_or_default()
 }
 
 /// `LiteLLM` 1.108.7 runs a completion of every model at its provider for each /health, which is paid for. As a VLLM it is
@@ -270,13 +270,16 @@ async fn vllm_is_as_well_as_its_health() {
     assert!(message(&scene, "vllm", "Ready").await.contains("secretRef"));
 }
 
+/// A path, the status that it is answered with, and the body.
+type Said<'a> = (&'static str, u16, &'a str);
+
 /// Pages, and JSON of others, are no Ollama and no vLLM, at once and for good.
 #[tokio::test]
 async fn another_api_is_not_taken_for_the_one_that_is_wanted() {
     let scene = Scene::new(1).await;
     let page = "<!doctype html><html></html>";
     let lm_studio = r#"{"error":"Unexpected endpoint or method. (GET /x)"}"#;
-    let rows: Vec<(&str, &str, Vec<(&'static str, u16, &str)>)> = vec![
+    let rows: Vec<(&str, &str, Vec<Said<'_>>)> = vec![
         // Open WebUI 0.12.4: the version is open, the rest is its application.
         (
             "open-webui",

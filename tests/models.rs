@@ -3,6 +3,7 @@
 use crate::support::{
     PATIENCE, Scene, condition, events, eventually, holds_for, metric_value, objects::has_condition,
 };
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::{
     Api,
     api::DynamicObject,
@@ -100,7 +101,7 @@ async fn every_change_of_a_host_is_one_event() {
     })
     .await;
     // By a clock that is a minute ahead.
-    let boot = k8s_openapi::jiff::Timestamp::now() + k8s_openapi::jiff::SignedDuration::from_mins(1);
+    let boot = Timestamp::now() + SignedDuration::from_mins(1);
     scene.fleet.patch("0", json!({"machine": {"bootTime": boot.to_string()}})).await;
     expected.extend([("ModelUnloaded", "status.loadedModels{b:1}"), ("ServerRebooted", "")]);
     expected.sort_unstable();

@@ -21,17 +21,20 @@ use tokio::net::TcpListener;
 
 const KEY: &str = "plugPort";
 
+/// A path, and the token that came with it.
+type Asked = (String, Option<String>);
+
 /// An exporter somewhere: where it is, and the paths and tokens that it was asked with.
 struct Exporter {
     at: SocketAddr,
-    asked: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
 }
 
 impl Exporter {
     async fn start() -> Self {
         let listener = TcpListener::bind((raw_host::free_address(), 0)).await.unwrap();
         let at = listener.local_addr().unwrap();
-        let asked: Arc<Mutex<Vec<_>>> = Arc::default();
+        let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
         let told = Arc::clone(&asked);
         let router = axum::Router::new().fallback(async move |request: axum::extract::Request| {
             let token =
@@ -43,7 +46,7 @@ impl Exporter {
         Self { at, asked }
     }
 
-    fn asked(&self) -> Vec<(String, Option<String>)> {
+    fn asked(&self) -> Vec<Asked> {
         self.asked.lock().unwrap().clone()
     }
 }

@@ -5,6 +5,7 @@ use crate::support::{
     objects::{self, has_condition},
     server,
 };
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt as _;
 use ollama_fleet_operator::api::FleetPlugin;
 use serde_json::{Value, json};
@@ -376,7 +377,7 @@ async fn a_reboot_is_told_when_the_machine_is_back() {
     };
     eventually(PATIENCE, "the agent is in Error", async || metrics().await == Some(0.0)).await;
     // By a clock that is a minute ahead.
-    let boot = k8s_openapi::jiff::Timestamp::now() + k8s_openapi::jiff::SignedDuration::from_mins(1);
+    let boot = Timestamp::now() + SignedDuration::from_mins(1);
     let boot = json!({"agent": null, "machine": {"bootTime": boot.to_string()}});
     scene.fleet.patch("0", boot).await;
     eventually(PATIENCE, "the agent is back", async || metrics().await == Some(1.0)).await;

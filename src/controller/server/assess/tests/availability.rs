@@ -209,7 +209,7 @@ fn a_host_without_credentials_is_not_accepted_until_there_are_some() {
 fn a_host_whose_health_runs_models_is_not_accepted_and_says_what_to_write() {
     let mut scene = Scene::new(json!({"backendType": "Generic"}));
     let told = scene.poll(failed(Failure::HealthPathRunsModels));
-    let refused = |told: &Transition| matches!(told, Transition::SpecRefused { reason, .. } if reason == &"HealthPathRunsModels");
+    let refused = |told: &Transition| matches!(told, Transition::SpecRefused { reason, .. } if *reason == "HealthPathRunsModels");
     assert!(
         told.len() == 1 && refused(&told[0]),
         "the refusal is told, and no verdict about the host: {told:?}"
