@@ -35,7 +35,7 @@ pub(super) fn is_page(body: &[u8]) -> bool {
     text.trim_ascii_start().first() == Some(&b'<')
 }
 
-/// What a JSON value is, without what is in it. Nested deeper than any API's answer it is an error, as serde_json counts.
+/// What a JSON value is, without what is in it. Nested deeper than any API's answer it is an error, as `serde_json` counts.
 enum Shape {
     /// With its first keys.
     Object(Vec<String>),
