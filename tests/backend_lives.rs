@@ -286,7 +286,9 @@ fn the_settings_are_those_of_the_documentation() {
 
     for Program { title, version, known, .. } in servers::all() {
         let name = title.split(',').next().unwrap();
-        let about = |section: &&str| section.lines().next().is_some_and(|heading| heading.contains(name));
+        let about = |section: &&str| {
+            section.lines().next().is_some_and(|heading| heading.split(" and ").any(|one| one == name))
+        };
         let section = page.split("\n### ").skip(1).find(about).unwrap_or_default();
         assert!(section.contains(version), "{title}: no {version} in {section}");
         let how: &[&str] = match known {
