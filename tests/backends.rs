@@ -28,6 +28,9 @@ const VLLM_MODELS: &str =
 /// A status and a body for each path; a path that is not here is a 404, and one with status 0 never answers.
 type Answers = Arc<Mutex<BTreeMap<&'static str, (u16, String)>>>;
 
+/// A path, a status and a body.
+type Row<'a> = (&'static str, u16, &'a str);
+
 /// A server that answers from a table and counts what it was asked.
 struct Fake {
     host: RawHost,
@@ -36,7 +39,7 @@ struct Fake {
 }
 
 impl Fake {
-    async fn start(rows: &[(&'static str, u16, &str)]) -> Self {
+    async fn start(rows: &[Row<'_>]) -> Self {
         let answers = Answers::default();
         let asked: Arc<Mutex<BTreeMap<String, usize>>> = Arc::default();
         let talk: Script = {
@@ -64,7 +67,7 @@ impl Fake {
         fake
     }
 
-    fn say(&self, rows: &[(&'static str, u16, &str)]) {
+    fn say(&self, rows: &[Row<'_>]) {
         let rows = rows.iter().map(|(path, status, body)| (*path, (*status, (*body).to_owned())));
         self.answers.lock().unwrap().extend(rows);
     }
@@ -94,7 +97,7 @@ async fn serve(scene: &Scene, name: &str, fake: &Fake, spec: Value) {
 }
 
 async fn message(scene: &Scene, name: &str, type_: &str) -> String {
-    condition(&scene.get(name).await, type_).map(|(.., message)| message.to_string()).unwrap_or_default()
+    condition(&scene.get(name).await, type_).map(|(.., message)| message).unwrap_or_default()
 }
 
 /// `LiteLLM` 1.108.7 runs a completion of every model at its provider for each /health, which is paid for. As a VLLM it is
@@ -276,7 +279,7 @@ async fn another_api_is_not_taken_for_the_one_that_is_wanted() {
     let scene = Scene::new(1).await;
     let page = "<!doctype html><html></html>";
     let lm_studio = r#"{"error":"Unexpected endpoint or method. (GET /x)"}"#;
-    let rows: Vec<(&str, &str, Vec<(&'static str, u16, &str)>)> = vec![
+    let rows: Vec<(&str, &str, Vec<Row>)> = vec![
         // Open WebUI 0.12.4: the version is open, the rest is its application.
         (
             "open-webui",
