@@ -279,7 +279,7 @@ async fn another_api_is_not_taken_for_the_one_that_is_wanted() {
     let scene = Scene::new(1).await;
     let page = "<!doctype html><html></html>";
     let lm_studio = r#"{"error":"Unexpected endpoint or method. (GET /x)"}"#;
-    let rows: Vec<(&str, &str, Vec<Row>)> = vec![
+    let rows: Vec<(&str, &str, Vec<Row<'_>>)> = vec![
         // Open WebUI 0.12.4: the version is open, the rest is its application.
         (
             "open-webui",
