@@ -28,6 +28,9 @@ const VLLM_MODELS: &str =
 /// A status and a body for each path; a path that is not here is a 404, and one with status 0 never answers.
 type Answers = Arc<Mutex<BTreeMap<&'static str, (u16, String)>>>;
 
+/// A path, a status and a body.
+type Row<'a> = (&'static str, u16, &'a str);
+
 /// A server that answers from a table and counts what it was asked.
 struct Fake {
     host: RawHost,
@@ -36,7 +39,7 @@ struct Fake {
 }
 
 impl Fake {
-    async fn start(rows: &[(&'static str, u16, &str)]) -> Self {
+    async fn start(rows: &[Row<'_>]) -> Self {
         let answers = Answers::default();
         let asked: Arc<Mutex<BTreeMap<String, usize>>> = Arc::default();
         let talk: Script = {
@@ -64,7 +67,7 @@ impl Fake {
         fake
     }
 
-    fn say(&self, rows: &[(&'static str, u16, &str)]) {
+    fn say(&self, rows: &[Row<'_>]) {
         let rows = rows.iter().map(|(path, status, body)| (*path, (*status, (*body).to_owned())));
         self.answers.lock().unwrap().extend(rows);
     }
@@ -270,16 +273,13 @@ async fn vllm_is_as_well_as_its_health() {
     assert!(message(&scene, "vllm", "Ready").await.contains("secretRef"));
 }
 
-/// A path, the status that it is answered with, and the body.
-type Said<'a> = (&'static str, u16, &'a str);
-
 /// Pages, and JSON of others, are no Ollama and no vLLM, at once and for good.
 #[tokio::test]
 async fn another_api_is_not_taken_for_the_one_that_is_wanted() {
     let scene = Scene::new(1).await;
     let page = "<!doctype html><html></html>";
     let lm_studio = r#"{"error":"Unexpected endpoint or method. (GET /x)"}"#;
-    let rows: Vec<(&str, &str, Vec<Said<'_>>)> = vec![
+    let rows: Vec<(&str, &str, Vec<Row<'_>>)> = vec![
         // Open WebUI 0.12.4: the version is open, the rest is its application.
         (
             "open-webui",

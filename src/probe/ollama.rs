@@ -50,8 +50,9 @@ async fn tags(ask: &Ask<'_>, last: bool) -> Part<Vec<ModelSeen>> {
 }
 
 /// Whether what was said is Ollama's: a well-formed list, with or without a version; or a version that is older than the
-/// list of what is in memory. A version alone is also what `Open WebUI` and llama-swap have. A host that is `proven`, as it
-/// has shown a list before, stays Ollama while only the lists are in trouble.
+/// list of what is in memory. A version beside the word of another API is also what `Open WebUI` and llama-swap have; a
+/// list that is silent says nothing. A host that is `proven`, as it has shown a list before, stays Ollama while only the
+/// lists are in trouble.
 fn judge(
     version: &Part<String>,
     loaded: &Part<Vec<LoadedSeen>>,
@@ -66,9 +67,10 @@ fn judge(
     };
     match loaded {
         Part::Missing if is_older(known, FIRST_WITH_PS) => Ok(()),
+        _ if models.failure() == Some(Failure::NotOllama) => Err(Failure::NotOllama),
         Part::Failed(failure) if proven && is_trouble(*failure) => Ok(()),
-        // Broken on its way, and so no word against it.
-        Part::Failed(failure) if failure.is_refusal() => Ok(()),
+        // Silence is no word against the version.
+        Part::Failed(failure) if failure.is_of_the_way() => Ok(()),
         Part::Failed(failure) => Err(*failure),
         _ => Err(Failure::NotOllama),
     }

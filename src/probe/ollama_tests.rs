@@ -57,12 +57,26 @@ const PAGE: Failure = Failure::NotOllama;
 )]
 #[case::an_endpoint_in_trouble(version("0.34.0"), Loaded::Failed(Failure::InvalidResponse), Models::NotAsked, true, Ok(()))]
 #[case::an_endpoint_that_hangs(version("0.34.0"), Loaded::Failed(Failure::Timeout), Models::NotAsked, true, Ok(()))]
-#[case::never_seen_to_be_ollama(
+#[case::silent_lists(
     version("0.34.0"),
     Loaded::Failed(Failure::Timeout),
     Models::Failed(Failure::Timeout),
     false,
-    Err(Failure::Timeout)
+    Ok(())
+)]
+#[case::a_silent_list_beside_a_page(
+    version("0.12.4"),
+    Loaded::Failed(Failure::Timeout),
+    Models::Failed(PAGE),
+    true,
+    Err(Failure::NotOllama)
+)]
+#[case::broken_lists_of_somebody(
+    version("0.34.0"),
+    Loaded::Failed(Failure::InvalidResponse),
+    Models::Failed(Failure::InvalidResponse),
+    false,
+    Err(Failure::InvalidResponse)
 )]
 #[case::the_lists_without_a_version(Part::Failed(Failure::InvalidResponse), Loaded::Known(Vec::new()), Models::NotAsked, false, Ok(()))]
 #[case::nothing(Part::Missing, Loaded::Missing, Models::NotAsked, true, Err(Failure::NotOllama))]

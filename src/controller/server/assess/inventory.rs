@@ -66,7 +66,8 @@ pub fn observe(memory: &mut Memory, report: HostReport, transitions: &mut Vec<Tr
     count(&mut misses.models, &report.models, status.models.is_some());
     count(&mut misses.loaded, &report.loaded, status.loaded_models.is_some());
     let loaded_before = match &report.loaded {
-        Part::Known(_) => memory.loaded_before.take(),
+        // Nor is what it had of use, once it cannot tell.
+        Part::Known(_) | Part::Unknown => memory.loaded_before.take(),
         _ => None,
     };
     let status = memory.status_mut();
