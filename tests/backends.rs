@@ -224,6 +224,12 @@ async fn a_sleeping_llama_server_is_known_to_sleep_and_left_asleep() {
         .await;
     };
     loaded(Some(1)).await;
+    // One endpoint that fails leaves what was known.
+    fake.say(&[("/props", 500, "")]);
+    let asked = || fake.asked().get("/props").copied().unwrap_or_default();
+    let before = asked();
+    eventually(PATIENCE, "it is asked some more", async || asked() >= before + 3).await;
+    assert_eq!(scene.status("llama").await.loaded_count, Some(1));
     fake.say(&[("/props", 200, &props(true))]);
     loaded(Some(0)).await;
     assert_eq!(scene.status("llama").await.vram_used, None);

@@ -83,3 +83,22 @@ async fn an_awake_server_that_does_nothing_is_asked_ever_more_rarely() {
     eventually(PATIENCE, "a model that is loaded anew ends the pause", async || agent.asked() > resting)
         .await;
 }
+
+/// A host that was away has loaded its model anew, as far as anybody knows; one that fails once has not.
+#[tokio::test]
+async fn a_plugin_that_rested_is_read_when_its_host_comes_back() {
+    let scene = Scene::with(1, &json!({"defaults": in_memory(&["a"])}), |builder| builder).await;
+    let agent = Agent::start(scene.fleet.address(0), "tokens_total 5\n").await;
+    scene.apply(&plugin("p", agent.port, counting(json!({})))).await;
+    scene.server("a", 0, json!({})).await;
+    until_state(&scene, "Active").await;
+    // By now its pause is of eight intervals or more.
+    eventually(PATIENCE, "its pause has grown", async || agent.asked() >= 4).await;
+    scene.fleet.action("0", "die").await;
+    until_state(&scene, "Idle").await;
+    let before = agent.asked();
+    scene.fleet.action("0", "revive").await;
+    scene.until_online("a").await;
+    until_state(&scene, "Active").await;
+    assert!(agent.asked() > before);
+}

@@ -20,6 +20,8 @@ pub enum Failure {
     DnsFailed,
     ConnectionRefused,
     Timeout,
+    /// The same of a health path, by a host that was reached: it may be running models for the answer.
+    HealthTimeout,
     /// TLS failed for none of the causes below, which share its reason: each of them is something else to do.
     TlsHandshake,
     TlsExpired,
@@ -63,12 +65,13 @@ pub enum Failure {
 
 impl Failure {
     /// All that asking can come to.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::AddressNotAllowed,
         Self::PortNotAllowed,
         Self::DnsFailed,
         Self::ConnectionRefused,
         Self::Timeout,
+        Self::HealthTimeout,
         Self::TlsHandshake,
         Self::TlsExpired,
         Self::TlsNotYetValid,
@@ -103,7 +106,7 @@ impl Failure {
             Self::AddressNotAllowed | Self::PortNotAllowed => "AddressNotAllowed",
             Self::DnsFailed => "DNSFailed",
             Self::ConnectionRefused => "ConnectionRefused",
-            Self::Timeout => "Timeout",
+            Self::Timeout | Self::HealthTimeout => "Timeout",
             Self::TlsHandshake
             | Self::TlsExpired
             | Self::TlsNotYetValid
@@ -143,6 +146,9 @@ impl Failure {
                 "the connection was refused or reset; is the server running and listening on this address?"
             }
             Self::Timeout => "no full answer in time, or no route to the host",
+            Self::HealthTimeout => {
+                "the host takes the connection, but its health path gives no full answer in time; if asking it runs models, as with LiteLLM, SGLang and TGI, set spec.healthPath to one that does not"
+            }
             Self::TlsHandshake => {
                 "the TLS handshake failed; the other side may want another version of TLS, other ciphers or a client certificate"
             }
@@ -311,7 +317,11 @@ impl Failure {
     pub fn is_of_the_way(self) -> bool {
         let unanswered = matches!(
             self,
-            Self::ConnectionRefused | Self::Timeout | Self::DnsFailed | Self::TooManyOpenFiles
+            Self::ConnectionRefused
+                | Self::Timeout
+                | Self::HealthTimeout
+                | Self::DnsFailed
+                | Self::TooManyOpenFiles
         );
         unanswered || self.is_tls() || self.is_refusal()
     }

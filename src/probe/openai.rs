@@ -56,8 +56,11 @@ pub async fn poll(ask: &Ask<'_>) -> Result<HostReport, Failure> {
         // Of others it is not known where they tell it.
         _ => Part::Unknown,
     };
-    let sleeps = if props_due { sleeps(ask).await } else { None };
-    Ok(HostReport { version, models: Part::Known(listing.models()), loaded: listing.loaded(sleeps) })
+    let loaded = match if props_due { sleeps(ask).await } else { Ok(None) } {
+        Ok(sleeps) => listing.loaded(sleeps),
+        Err(failure) => Part::Failed(failure),
+    };
+    Ok(HostReport { version, models: Part::Known(listing.models()), loaded })
 }
 
 /// Whether the health is asked for: where the list tells too little, where asking is known to be free, or where the spec
@@ -113,10 +116,16 @@ async fn version(ask: &Ask<'_>) -> Part<String> {
     }
 }
 
-/// Whether the model of llama.cpp's server sleeps. Asking does not wake it.
-async fn sleeps(ask: &Ask<'_>) -> Option<bool> {
-    let answer = ask.get_small("/props", true).await.and_then(super::Answer::success).ok()?;
-    openai_wire::sleeps(&answer.body).ok()
+/// Whether the model of llama.cpp's server sleeps; `None`: it does not tell, or not us. Asking does not wake it. A failure
+/// says nothing, so that what was known stands.
+async fn sleeps(ask: &Ask<'_>) -> Result<Option<bool>, Failure> {
+    match ask.get_small("/props", true).await.and_then(super::Answer::success) {
+        Ok(answer) => Ok(openai_wire::sleeps(&answer.body).ok()),
+        Err(Failure::Unauthorized | Failure::HostRejected | Failure::KeyRejected | Failure::NotOllama) => {
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub fn plan(
 ) -> FleetPluginStatus {
     let conditions = previous.map_or(&[][..], |status| &status.conditions);
     let mut builder = Builder::new(conditions, plugin.metadata.generation, now);
-    let Tally { counts, fault, left_out, uncounted, shadowed } = tally;
+    let Tally { counts, answering, fault, left_out, uncounted, shadowed } = tally;
     if !matches!(verdict, Verdict::Refused(_)) {
         let left_out = if counts.matched > 0 { left_out } else { 0 };
         builder.set(ACCEPTED, Truth::True, "Valid", accepted(&shadowed, left_out));
@@ -50,7 +50,7 @@ pub fn plan(
             if let Some(Fault { reason, message }) = fault {
                 builder.set(RULES_HEALTHY, Truth::False, reason, message);
             } else if !active.rules.is_empty() {
-                let (truth, reason, message) = rules(&counts);
+                let (truth, reason, message) = rules(&counts, answering);
                 builder.set(RULES_HEALTHY, truth, reason, message);
             }
             "Active"
@@ -93,8 +93,8 @@ fn left_out_on(servers: i32) -> String {
 }
 
 /// Nothing is known of rules before an agent has answered.
-fn rules(counts: &ServerCounts) -> (Truth, &'static str, &'static str) {
-    if counts.healthy > 0 {
+fn rules(counts: &ServerCounts, answering: i32) -> (Truth, &'static str, &'static str) {
+    if answering > 0 {
         (Truth::True, "Evaluated", "every rule can be judged")
     } else if counts.failing > 0 {
         (Truth::Unknown, "Pending", "no agent answers")
@@ -128,7 +128,7 @@ fn ready(counts: &ServerCounts) -> (Truth, &'static str, &'static str) {
     } else if asked == 0 {
         (Truth::True, "Disabled", "turned off or suspended on every selected server")
     } else if counts.healthy > 0 {
-        (Truth::True, "Healthy", "answers on at least one server")
+        (Truth::True, "Healthy", "answers, or is idle, on at least one server")
     } else if counts.failing > 0 {
         (Truth::False, "Failing", "answers on no server")
     } else {
@@ -193,7 +193,8 @@ mod tests {
         #[case] reason: &str,
         #[case] message: &str,
     ) {
-        let status = planned(Tally { counts: counts(1, healthy, failing), ..Tally::default() });
+        let answering = healthy;
+        let status = planned(Tally { counts: counts(1, healthy, failing), answering, ..Tally::default() });
         assert_eq!(said(&status, RULES_HEALTHY), [truth, reason, message]);
     }
 
@@ -208,6 +209,14 @@ mod tests {
     ) {
         let status = planned(Tally { counts: counts(matched, 0, 0), uncounted, ..Tally::default() });
         assert_eq!(said(&status, READY), expected);
+    }
+
+    /// A plugin that needs a model in memory, on servers that have none: it is well, and has said nothing.
+    #[test]
+    fn idle_is_healthy_and_judges_no_rule() {
+        let status = planned(Tally { counts: counts(1, 1, 0), ..Tally::default() });
+        assert_eq!(said(&status, READY)[..2], ["True", "Healthy"].map(str::to_owned)[..]);
+        assert_eq!(said(&status, RULES_HEALTHY)[..2], ["Unknown", "Pending"].map(str::to_owned)[..]);
     }
 
     #[test]

@@ -21,6 +21,8 @@ use std::{
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     pub counts: ServerCounts,
+    /// Servers where it has answered; where it is idle it is well, and has said nothing.
+    pub answering: i32,
     /// What is wrong with its rules or values on some server.
     pub fault: Option<Fault>,
     /// Servers that it selects and on which it is not asked, because older plugins are as many as one is asked for.
@@ -148,7 +150,11 @@ fn count(tally: &mut Tally, report: &PluginReport, suspended: bool) {
         return;
     }
     match report.state.as_deref() {
-        Some("Active" | "Idle") => counts.healthy += 1,
+        Some("Active") => {
+            counts.healthy += 1;
+            tally.answering += 1;
+        }
+        Some("Idle") => counts.healthy += 1,
         Some("Error") => counts.failing += 1,
         Some("Disabled") => counts.disabled += 1,
         _ => {}

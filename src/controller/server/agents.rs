@@ -98,12 +98,20 @@ impl AgentRound {
         for plugin in plugins.iter().filter(|plugin| plugin.need != ModelNeed::None) {
             let pause = self.pauses.entry(plugin.name.clone()).or_default();
             pause.host_told(loaded.iter().map(|model| model.name.as_str()));
+            if memory.agent_has_news(&plugin.name) {
+                pause.end();
+            }
             let interval = pause.pause(plugin.effective_interval(accepted.interval));
             let since = self.asked_at.get(&plugin.name).map(Instant::elapsed);
             if pause.is_due(&plugin.need, since, accepted.interval / 2) && self.is_due(plugin, accepted) {
                 self.ask(context, accepted, spec, plugin, memory, interval);
             }
         }
+    }
+
+    /// Nobody knows what is in the host's memory any more: what is found there next has been loaded anew.
+    pub fn forget_loaded(&mut self) {
+        self.pauses.values_mut().for_each(|pause| pause.host_told(std::iter::empty()));
     }
 
     /// Whether its interval is over. Without one it is asked at every poll, also at one that somebody asked for. Slots are
@@ -161,8 +169,13 @@ impl AgentRound {
             Some(Ok((task, told))) => {
                 // One that was given up meanwhile has nothing to say any more.
                 let (plugin, _) = self.asked.remove(&task)?;
-                if let Some(pause) = self.pauses.get_mut(&plugin).filter(|_| told.observation.is_some()) {
-                    pause.answered(told.moved, told.interval);
+                if let Some(pause) = self.pauses.get_mut(&plugin) {
+                    if told.observation.as_ref().is_some_and(has_touched) {
+                        pause.answered(told.moved, told.interval);
+                    } else {
+                        // It has kept nothing awake, so nothing is to be waited for.
+                        self.asked_at.remove(&plugin);
+                    }
                 }
                 self.counters.insert(plugin, told.counters);
                 told.observation
@@ -196,6 +209,14 @@ impl AgentRound {
         self.counters.remove(plugin);
         self.pauses.remove(plugin);
     }
+}
+
+/// Whether asking may have reached what keeps a model awake: something listened there, and was asked.
+fn has_touched(observation: &AgentObservation) -> bool {
+    let untouched = |failure: &AgentFailure| {
+        failure.class.is_refusal() || matches!(failure.class, Failure::ConnectionRefused | Failure::DnsFailed)
+    };
+    !observation.result.as_ref().is_err_and(untouched)
 }
 
 /// How a plugin is asked about a host.

@@ -26,6 +26,11 @@ impl IdlePause {
         self.loaded = loaded;
     }
 
+    /// Something goes on that its counters do not tell yet, such as requests that wait.
+    pub fn end(&mut self) {
+        self.pause = None;
+    }
+
     /// Whether it may be asked now, so long after it was asked last: what it needs is in memory, and the pause is over.
     /// `slack`: slots are late by this much at most.
     pub fn is_due(&self, need: &ModelNeed, since: Option<Duration>, slack: Duration) -> bool {

@@ -366,6 +366,9 @@ impl ServerTask {
                 self.timing.last_poll = Some(Timestamp::now());
             }
             self.assess(observation, answered);
+            if self.memory.loaded().is_none() {
+                self.agents.forget_loaded();
+            }
             if !self.is_polled() {
                 // The answer has shown that asking costs money.
                 self.agents.abandon();

@@ -119,8 +119,12 @@ impl<S: Serialize> Standing<S> {
     pub fn correct(&mut self, interval: Duration, status: &Value, now: Instant) -> Option<Strays> {
         self.due(interval).filter(|due| *due <= now)?;
         let Foreign { version, status: stands, .. } = self.foreign.take()?;
-        if version < self.lock().version {
-            // It was written over meanwhile.
+        let (last, ours) = {
+            let written = self.lock();
+            (written.version, written.status.clone())
+        };
+        // It was written over meanwhile, or was our own all along and came before the answer to the write.
+        if version < last || ours.is_some_and(|ours| value(&*ours) == stands) {
             return None;
         }
         self.corrected = Some(now);

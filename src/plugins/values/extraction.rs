@@ -203,7 +203,9 @@ impl<'a> Extraction<'a> {
                 plausible(reading, number).map(|number| self.found.readings.set(reading, number)).is_some()
             };
             if !good {
+                // Not as a value either: rules judge those.
                 self.found.implausible.insert(reading, Implausible::Range);
+                return;
             }
         }
         if let Some(number) = scalar::round(number) {

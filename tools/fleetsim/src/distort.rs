@@ -90,7 +90,7 @@ fn wrong_types(port: Port, path: &str) -> Vec<u8> {
         (Port::Ollama, _) => json!({"object": 1, "data": "none", "status": []}),
         (Port::Agent, _) => json!({
             "hostname": 7, "uptime_seconds": "long", "boot_time": 0, "temperatures": [52.5],
-            "memory": "64 GB", "load_avg": {}, "cpu_percent": "12", "gpu_percent": true,
+            "memory": "64 GB", "load_avg": {}, "cpu_percent": "twelve", "gpu_percent": true,
             "recent_boots": "none", "reboot_causes": [], "disk": null}),
     };
     document.to_string().into_bytes()

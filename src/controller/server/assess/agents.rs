@@ -184,6 +184,10 @@ impl AgentMemory {
         matches!(self.state, State::Active | State::Idle)
     }
 
+    pub fn has_news(&self) -> bool {
+        self.rules.values().any(RuleMemory::is_held)
+    }
+
     /// Nobody asks it now, so nothing is known of what it would say.
     fn rest(&mut self) {
         *self = Self {

@@ -127,7 +127,7 @@ fn plugins_healthy(builder: &mut Builder<'_>, memory: &Memory, subject: Subject<
             format!("not working: {}", named(&failing)),
         );
     } else if all_healthy {
-        builder.set(PLUGINS_HEALTHY, Truth::True, "AllHealthy", "every plugin answers");
+        builder.set(PLUGINS_HEALTHY, Truth::True, "AllHealthy", "every plugin answers, or is idle");
     } else {
         builder.set(PLUGINS_HEALTHY, Truth::Unknown, "Pending", "not every plugin has answered yet");
     }

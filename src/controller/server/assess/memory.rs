@@ -82,7 +82,9 @@ impl Memory {
 
     /// The names of the models in the host's memory; `None` while that is not known for sure.
     pub fn loaded(&self) -> Option<impl Iterator<Item = &str>> {
-        let models = self.status.loaded_models.as_ref().filter(|_| self.reach.is_up())?;
+        // A doubt about the host is no verdict, and what is known stands as long.
+        let known = self.reach.has_verdict() && !self.reach.is_down();
+        let models = self.status.loaded_models.as_ref().filter(|_| known)?;
         Some(models.iter().map(|model| model.name.as_str()))
     }
 
@@ -123,6 +125,11 @@ impl Memory {
     /// What metrics show of the agents, in the order of their names.
     pub fn agents_shown(&self) -> Vec<AgentSnapshot> {
         self.agents.iter().map(|(plugin, agent)| agent.shown(plugin)).collect()
+    }
+
+    /// Whether a rule of a plugin holds, if only for less time than it has to: somebody waits for what comes of it.
+    pub fn agent_has_news(&self, plugin: &str) -> bool {
+        self.agents.get(plugin).is_some_and(AgentMemory::has_news)
     }
 
     /// Whether a plugin's last reading failed.

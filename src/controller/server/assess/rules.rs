@@ -51,6 +51,11 @@ impl RuleMemory {
         self.held = None;
     }
 
+    /// Whether it held at the last answer.
+    pub fn is_held(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// What one more answer makes of it. `first`: there is no answer to compare with, so that what needs one is not
     /// unknown but as it was.
     fn step(
