@@ -232,8 +232,14 @@ async fn a_plugin_keeps_its_own_interval() {
 async fn a_requested_poll_reads_the_agents_too() {
     let scene = Scene::new(1).await;
     scene.agents().await;
+    // A plugin that comes after the only poll of half a day is read by none.
+    eventually(PATIENCE, "the plugin is accepted", async || {
+        let plugin: FleetPlugin = objects::get(&scene.client, &scene.namespace, "fleet-metrics").await;
+        has_condition(&plugin, "Accepted", "True", "Valid")
+    })
+    .await;
     scene.server("a", 0, json!({"poll": {"interval": "12h"}})).await;
-    scene.until_read("a").await;
+    scene.until_online("a").await;
     let read = async || scene.fleet.host_stats(0).await.count("agent:/metrics");
     for request in ["first", "second"] {
         let before = read().await;
