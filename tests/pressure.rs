@@ -234,7 +234,7 @@ async fn a_requested_poll_reads_the_agents_too() {
     scene.agents().await;
     // A plugin that comes after the only poll of half a day is read by none.
     eventually(PATIENCE, "the plugin is accepted", async || {
-        let plugin: FleetPlugin = objects::get(&scene.client, &scene.namespace, "fleet-metrics").await;
+        let plugin: FleetPlugin = get(&scene.client, &scene.namespace, "fleet-metrics").await;
         has_condition(&plugin, "Accepted", "True", "Valid")
     })
     .await;
