@@ -32,6 +32,8 @@ pub struct WriteCounter {
 #[derive(Clone, Debug)]
 pub struct Write {
     pub at: Instant,
+    /// When it was, in whole seconds, by the API server's own book: no matter when the witness had time to look.
+    pub second: String,
     pub resource_version: String,
     /// Status and reason of Ready after it.
     pub ready: String,
@@ -174,6 +176,9 @@ impl Seen {
             });
             self.writes.entry(name.clone()).or_default().push(Write {
                 at: Instant::now(),
+                second: own_entry(&object)
+                    .and_then(|entry| Some(entry["time"].as_str()?.to_owned()))
+                    .unwrap_or_default(),
                 resource_version: object.resource_version().unwrap_or_default(),
                 ready: ready.unwrap_or_default(),
                 changed: changed(&before.data["status"], &after),
