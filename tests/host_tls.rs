@@ -13,7 +13,7 @@ use ollama_fleet_operator::{
     controller::server::live::Live,
     metrics::Metrics,
     probe::{
-        AgentTarget, Failure, HostOutcome, HostTarget, Lane, NameServers, Owner, Prober,
+        AgentTarget, Failure, HostOutcome, HostTarget, Lane, Manner, NameServers, Owner, Prober,
         address::{AddressPolicy, SharedPolicy, parse_cidr},
         tls::{Authorities, Identity, TlsSettings},
     },
@@ -74,6 +74,7 @@ fn target(host: &str, tls: TlsSettings) -> HostTarget {
         timeout: PATIENCE,
         lane: Lane::Healthy,
         with_models: false,
+        manner: Manner::default(),
     }
 }
 

@@ -21,7 +21,7 @@ pub enum Health {
 
 /// Asks the health path of the spec, or the default one.
 pub(super) async fn ask(ask: &Ask<'_>, last: bool) -> Result<Health, Failure> {
-    let path = ask.manner.health_path.as_deref().unwrap_or(DEFAULT_PATH);
+    let path = ask.target.manner.health_path.as_deref().unwrap_or(DEFAULT_PATH);
     let answer = match ask.get_health(path, last).await {
         Err(Failure::Timeout) if ask.route.destination.reached() => return Err(Failure::HealthTimeout),
         answer => answer?,

@@ -76,6 +76,7 @@ pub struct HostTarget {
     pub lane: Lane,
     /// Whether the list of models on disk is due.
     pub with_models: bool,
+    pub manner: Manner,
 }
 
 /// What is known of a host that decides what it is asked, and in which order.
@@ -89,34 +90,26 @@ pub struct Manner {
     pub proven: bool,
 }
 
-/// A host that is asked in some manner.
-struct HostQuestion<'a> {
-    target: &'a HostTarget,
-    manner: &'a Manner,
-}
-
-impl Question for HostQuestion<'_> {
+impl Question for HostTarget {
     type Answer = HostReport;
 
     fn visit(&self) -> Visit<'_> {
         // Ollama is asked one thing at a time; the agent of another backend, at the port of that backend, may be read
         // beside it.
-        let HostTarget { owner, endpoint, tls, .. } = self.target;
-        let asker = match self.target.backend {
-            BackendType::Ollama => Asker::alone(owner),
-            _ => Asker::beside_its_own(owner),
+        let asker = match self.backend {
+            BackendType::Ollama => Asker::alone(&self.owner),
+            _ => Asker::beside_its_own(&self.owner),
         };
-        Visit { endpoint, owner, asker, tls, time: self.target.timeout }
+        Visit { endpoint: &self.endpoint, owner: &self.owner, asker, tls: &self.tls, time: self.timeout }
     }
 
     async fn slot(&self, limits: &Limits) -> Option<Slot> {
-        limits.host_slot(self.target.lane, &self.target.owner.namespace).await
+        limits.host_slot(self.lane, &self.owner.namespace).await
     }
 
     async fn ask(&self, prober: &Prober, route: &Route, deadline: Instant) -> Result<HostReport, Failure> {
-        let (target, manner) = (self.target, self.manner);
-        let ask = Ask { prober, target, manner, route, deadline, answered: AtomicBool::new(false) };
-        match target.backend {
+        let ask = Ask { prober, target: self, route, deadline, answered: AtomicBool::new(false) };
+        match self.backend {
             BackendType::Ollama => ollama::poll(&ask).await,
             BackendType::Vllm => openai::poll(&ask).await,
             // A provider plugin is asked elsewhere; until it exists such a server is not accepted.
@@ -166,14 +159,9 @@ impl Prober {
         self.policy.changes()
     }
 
-    /// Polls a host of which nothing is known.
-    pub async fn host(&self, target: &HostTarget) -> HostOutcome {
-        self.host_in(target, &Manner::default()).await
-    }
-
     /// Polls one host. Waiting for a slot and for the turn does not count against the host's deadline.
-    pub async fn host_in(&self, target: &HostTarget, manner: &Manner) -> HostOutcome {
-        match self.visit(&HostQuestion { target, manner }).await {
+    pub async fn host(&self, target: &HostTarget) -> HostOutcome {
+        match self.visit(target).await {
             None => HostOutcome::Skipped,
             Some(Ok(report)) => HostOutcome::Online(report),
             Some(Err(failure @ Failure::TooManyOpenFiles)) => {
@@ -189,7 +177,6 @@ impl Prober {
 struct Ask<'a> {
     prober: &'a Prober,
     target: &'a HostTarget,
-    manner: &'a Manner,
     route: &'a Route,
     deadline: Instant,
     /// The host has answered before, and may have kept the connection.

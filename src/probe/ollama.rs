@@ -20,7 +20,7 @@ pub async fn poll(ask: &Ask<'_>) -> Result<HostReport, Failure> {
     }
     let with_models = ask.target.with_models;
     let has_version = version.known().is_some();
-    let (mut models, loaded) = if with_models && ask.manner.models_first && has_version {
+    let (mut models, loaded) = if with_models && ask.target.manner.models_first && has_version {
         let models = tags(ask, false).await;
         (models, ps(ask, true).await)
     } else {
@@ -28,11 +28,11 @@ pub async fn poll(ask: &Ask<'_>) -> Result<HostReport, Failure> {
         let goes_on = with_models && (has_version || loaded.known().is_some());
         (if goes_on { tags(ask, true).await } else { Part::NotAsked }, loaded)
     };
-    let mut verdict = judge(&version, &loaded, &models, ask.manner.proven);
+    let mut verdict = judge(&version, &loaded, &models, ask.target.manner.proven);
     if verdict.is_err() && models == Part::NotAsked && has_version {
         // The list of models is asked for before its time only if nothing else shows that this is Ollama.
         models = tags(ask, true).await;
-        verdict = judge(&version, &loaded, &models, ask.manner.proven);
+        verdict = judge(&version, &loaded, &models, ask.target.manner.proven);
     }
     match verdict {
         Ok(()) => Ok(HostReport { version, models, loaded }),

@@ -21,7 +21,7 @@ enum List {
 
 /// Online is a well-formed list that no bad health outweighs, or where there is no list, a good health.
 pub async fn poll(ask: &Ask<'_>) -> Result<HostReport, Failure> {
-    let named = ask.manner.health_path.is_some();
+    let named = ask.target.manner.health_path.is_some();
     let list = match ask.get_small("/v1/models", false).await {
         Err(failure) => List::Failed(failure),
         Ok(answer) if matches!(answer.status, 404 | 405) => List::NotThere,

@@ -18,7 +18,7 @@ use ollama_fleet_operator::{
     controller::server::live::Live,
     metrics::Metrics,
     probe::{
-        AgentTarget, Failure, HostOutcome, HostTarget, Lane, NameServers, Owner, Prober,
+        AgentTarget, Failure, HostOutcome, HostTarget, Lane, Manner, NameServers, Owner, Prober,
         address::{AddressPolicy, SharedPolicy, parse_cidr},
         report::{HostReport, Part},
         tls::TlsSettings,
@@ -92,6 +92,7 @@ async fn poll(prober: &Prober, endpoint: &Endpoint) -> HostOutcome {
         timeout: Duration::from_secs(10),
         lane: Lane::Healthy,
         with_models: false,
+        manner: Manner::default(),
     };
     prober.host(&target).await
 }

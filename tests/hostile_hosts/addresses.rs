@@ -11,7 +11,7 @@ use ollama_fleet_operator::{
     controller::server::live::Live,
     metrics::Metrics,
     probe::{
-        AgentTarget, Failure, HostOutcome, HostTarget, Lane, NameServers, Owner, Prober,
+        AgentTarget, Failure, HostOutcome, HostTarget, Lane, Manner, NameServers, Owner, Prober,
         address::{AddressPolicy, SharedPolicy},
         tls::TlsSettings,
     },
@@ -56,6 +56,7 @@ fn host_at(endpoint: &str) -> HostTarget {
         timeout: PATIENCE,
         lane: Lane::Healthy,
         with_models: false,
+        manner: Manner::default(),
     }
 }
 

@@ -10,7 +10,7 @@ use ollama_fleet_operator::{
     controller::server::live::Live,
     metrics::Metrics,
     probe::{
-        Failure, HostOutcome, HostTarget, Lane, NameServers, Owner, Prober,
+        Failure, HostOutcome, HostTarget, Lane, Manner, NameServers, Owner, Prober,
         address::{AddressPolicy, SharedPolicy},
         tls::TlsSettings,
     },
@@ -42,6 +42,7 @@ async fn poll(prober: &Prober, host: &str) -> (HostOutcome, Duration) {
         timeout: Duration::from_secs(5),
         lane: Lane::Healthy,
         with_models: false,
+        manner: Manner::default(),
     };
     let start = Instant::now();
     (prober.host(&target).await, start.elapsed())

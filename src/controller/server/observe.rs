@@ -40,12 +40,12 @@ impl Round {
         &mut self,
         context: &Arc<Context>,
         references: References,
-        (target, manner): (HostTarget, Manner),
+        target: HostTarget,
         asked: Asked,
     ) {
         let context = Arc::clone(context);
         self.asked = asked;
-        let poll = async move { poll(&context, &references, target, manner).await };
+        let poll = async move { poll(&context, &references, target).await };
         self.running = Some(AbortOnDropHandle::new(tokio::spawn(poll)));
     }
 
@@ -109,7 +109,7 @@ impl Round {
 
 /// Asks the host, with the credentials that are wanted for it or not at all. If it does not take them, and they have been
 /// changed since they were read, it is asked once more with the new ones, so that a rotation costs no verdict.
-async fn poll(context: &Context, references: &References, target: HostTarget, manner: Manner) -> HostOutcome {
+async fn poll(context: &Context, references: &References, target: HostTarget) -> HostOutcome {
     let namespace = Arc::clone(&target.owner.namespace);
     let endpoint = target.endpoint.clone();
     let place = Place { endpoint: &endpoint, checked: !target.tls.skip_verify };
@@ -124,7 +124,7 @@ async fn poll(context: &Context, references: &References, target: HostTarget, ma
         ..target.clone()
     };
     let begin = Instant::now();
-    let outcome = context.prober.host_in(&with(&credentials, &target), &manner).await;
+    let outcome = context.prober.host(&with(&credentials, &target)).await;
     let HostOutcome::Failed(failure) = outcome else { return outcome };
     if !failure.may_be_of_credentials() {
         return outcome;
@@ -138,7 +138,7 @@ async fn poll(context: &Context, references: &References, target: HostTarget, ma
                 return outcome;
             }
             let target = HostTarget { timeout: left, ..target };
-            context.prober.host_in(&with(&credentials, &target), &manner).await
+            context.prober.host(&with(&credentials, &target)).await
         }
     }
 }
@@ -167,8 +167,8 @@ impl Turn {
 }
 
 /// How the host is asked this time.
-pub fn host_target(owner: &Owner, accepted: &Accepted, memory: &Memory, turn: Turn) -> (HostTarget, Manner) {
-    let target = HostTarget {
+pub fn host_target(owner: &Owner, accepted: &Accepted, memory: &Memory, turn: Turn) -> HostTarget {
+    HostTarget {
         owner: owner.clone(),
         endpoint: accepted.endpoint.clone(),
         backend: accepted.backend,
@@ -178,13 +178,12 @@ pub fn host_target(owner: &Owner, accepted: &Accepted, memory: &Memory, turn: Tu
         timeout: accepted.timeout,
         lane: if memory.is_failing() { Lane::Suspect } else { Lane::Healthy },
         with_models: turn.with_models,
-    };
-    let manner = Manner {
-        health_path: accepted.health_path.clone(),
-        models_first: turn.models_first,
-        proven: memory.has_lists(),
-    };
-    (target, manner)
+        manner: Manner {
+            health_path: accepted.health_path.clone(),
+            models_first: turn.models_first,
+            proven: memory.has_lists(),
+        },
+    }
 }
 
 #[cfg(test)]
