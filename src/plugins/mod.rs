@@ -7,6 +7,7 @@ pub mod exposition;
 pub mod expression;
 pub mod filter;
 pub mod model_need;
+mod number;
 mod path_cost;
 pub mod readings;
 pub mod rules;

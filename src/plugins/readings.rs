@@ -3,6 +3,7 @@
 //! What no machine can have is a sensor that failed, a wrong factor or another unit, and judges nothing: an hwmon chip
 //! tells 255 or -274 °C, and `nvidia-smi` has told 644,245,923.
 
+use super::number::round;
 use crate::api::fleet_plugin::Reading;
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use std::collections::BTreeMap;
@@ -69,9 +70,7 @@ pub fn plausible(reading: Reading, number: f64) -> Option<i64> {
             .clamp(0.0, 100.0),
         _ => Some(number).filter(|number| *number > 0.0)?,
     };
-    let rounded = number.round();
-    #[allow(clippy::cast_possible_truncation)] // Past this it is not.
-    (rounded.is_finite() && rounded.abs() < 9.2e18).then_some(rounded as i64)
+    round(number)
 }
 
 /// Whether a machine may have started then, as of now.

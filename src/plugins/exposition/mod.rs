@@ -23,7 +23,10 @@ pub use names::{ACCEPT_UTF8, is_classic};
 use crate::probe::AgentFailure;
 use line::{Fault, Labels, Rest, key};
 use names::Name;
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
 
 /// Longest line of a sample. With a few labels it has 200 bytes; with all of a Kubernetes object's some thousands.
 const LINE_MAX: usize = 64 * 1024;
@@ -92,8 +95,8 @@ struct Lookup<'a> {
 }
 
 /// What is wanted, by each form of the metric's name.
-fn lookups<'a>(wanted: &[Wanted<'a>]) -> HashMap<String, Vec<Lookup<'a>>> {
-    let mut by_name: HashMap<String, Vec<Lookup<'_>>> = HashMap::new();
+fn lookups<'a>(wanted: &[Wanted<'a>]) -> HashMap<Cow<'a, str>, Vec<Lookup<'a>>> {
+    let mut by_name: HashMap<Cow<'_, str>, Vec<Lookup<'_>>> = HashMap::new();
     for (place, wanted) in wanted.iter().enumerate() {
         let (absent, present): (Vec<_>, Vec<_>) = wanted
             .labels
@@ -103,8 +106,8 @@ fn lookups<'a>(wanted: &[Wanted<'a>]) -> HashMap<String, Vec<Lookup<'a>>> {
         let labels = [present, absent].concat();
         let distinct_by: Vec<Name<'_>> = wanted.distinct_by.iter().map(|label| Name::new(label)).collect();
         let label = wanted.label.map(Name::new);
-        for (rank, form) in Name::new(wanted.name).forms().enumerate() {
-            let known = by_name.entry(form.to_owned()).or_default();
+        for (rank, form) in Name::new(wanted.name).into_forms().enumerate() {
+            let known = by_name.entry(form).or_default();
             if let Some(lookup) = known.iter_mut().find(|lookup| {
                 lookup.labels == labels && lookup.distinct_by == distinct_by && lookup.label == label
             }) {

@@ -4,7 +4,7 @@
 //! otherwise, write underscores, or the encoding that begins with `U__`. This is what `EscapeName` of Prometheus' Go
 //! client does (common 0.66), and the Python client since 0.22 likewise.
 
-use std::fmt::Write;
+use std::{borrow::Cow, fmt::Write};
 
 /// What is asked for where a plugin wants a name that the classic text format cannot write: the text formats of
 /// Prometheus' own Accept header. `OpenMetrics` is left out, as it renames counters.
@@ -30,8 +30,8 @@ impl<'a> Name<'a> {
     }
 
     /// All forms, as it is wanted first.
-    pub fn forms(&self) -> impl Iterator<Item = &str> {
-        [self.as_wanted].into_iter().chain(self.escaped.iter().map(String::as_str))
+    pub fn into_forms(self) -> impl Iterator<Item = Cow<'a, str>> {
+        [Cow::Borrowed(self.as_wanted)].into_iter().chain(self.escaped.into_iter().map(Cow::Owned))
     }
 }
 
@@ -76,6 +76,6 @@ mod tests {
     #[case("1st", &["1st", "_st", "U___31_st"])]
     #[case("größe", &["größe", "gr__e", "U__gr_f6__df_e"])]
     fn a_name_has_the_forms_that_exporters_write(#[case] name: &str, #[case] forms: &[&str]) {
-        assert_eq!(Name::new(name).forms().collect::<Vec<_>>(), forms);
+        assert_eq!(Name::new(name).into_forms().collect::<Vec<_>>(), forms);
     }
 }

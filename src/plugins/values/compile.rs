@@ -2,8 +2,9 @@
 
 use super::{CompiledValue, CompiledValues, Source, path::Path};
 use crate::{
-    api::fleet_plugin::{Agent, AgentFormat, Reading, Value as ValueSpec, ValueType},
+    api::fleet_plugin::{Agent, AgentFormat, Metric, Reading, Value as ValueSpec, ValueType},
     plugins::{
+        exposition,
         expression::{Expression, ExpressionError, Scope, Wanted},
         filter::Filter,
         path_cost,
@@ -76,7 +77,17 @@ pub fn compile(agent: &Agent) -> Result<CompiledValues, ValueError> {
         compiled.push(value);
     }
     let filter = Filter::of(agent.values.iter().flat_map(|value| &value.json_paths).map(String::as_str));
-    Ok(CompiledValues { values: compiled, filter })
+    let accept = accept(agent.values.iter().filter_map(|value| value.metric.as_ref()));
+    Ok(CompiledValues { values: compiled, filter, accept })
+}
+
+/// Only for names that need it something else is asked for than what every exporter knows.
+fn accept<'a>(mut metrics: impl Iterator<Item = &'a Metric>) -> &'static str {
+    let all_classic = metrics.all(|metric| {
+        let labels = metric.labels.keys().chain(&metric.distinct_by).chain(&metric.label);
+        [&metric.name].into_iter().chain(labels).all(|name| exposition::is_classic(name))
+    });
+    if all_classic { "*/*" } else { exposition::ACCEPT_UTF8 }
 }
 
 fn compile_one(

@@ -10,6 +10,7 @@ use crate::{
         counters::{Counters, Rate, Reading as CounterReading, Sample},
         exposition::Series,
         expression::{Inputs, RunError},
+        number::round,
         readings::{Implausible, boot_time_before, is_boot_time, plausible},
     },
 };
@@ -208,7 +209,7 @@ impl<'a> Extraction<'a> {
                 return;
             }
         }
-        if let Some(number) = scalar::round(number) {
+        if let Some(number) = round(number) {
             self.found.values.insert(value.name.clone(), Scalar::Integer(number));
         }
     }
@@ -235,7 +236,9 @@ impl<'a> Extraction<'a> {
                     let readings = &mut self.found.readings;
                     (readings.boot_time, readings.boot_time_is_computed) = (time, false);
                 } else {
+                    // Nor is it a value, as with numbers.
                     self.found.implausible.insert(Reading::BootTime, Implausible::Range);
+                    return;
                 }
             }
             _ => {}

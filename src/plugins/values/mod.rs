@@ -42,6 +42,8 @@ pub struct CompiledValues {
     values: Vec<CompiledValue>,
     /// What of a JSON answer they can reach.
     filter: Filter,
+    /// What to ask the agent for, in the words of the Accept header.
+    accept: &'static str,
 }
 
 /// When an answer was here.
@@ -79,7 +81,7 @@ pub struct AgentValues {
     pub readings: Readings,
     /// The first expression that could not be computed, and why; the value is absent then.
     pub fault: Option<String>,
-    /// Readings that no machine can have; they are absent, and the values are as they were reported.
+    /// Readings that no machine can have; they are absent, and what is out of range is no value either.
     pub implausible: BTreeMap<Reading, Implausible>,
 }
 
@@ -101,15 +103,7 @@ impl CompiledValues {
 
     /// What to ask the agent for, in the words of the Accept header.
     pub fn accept(&self) -> &'static str {
-        let classic = |metric: &Metric| {
-            let labels = metric.labels.keys().chain(&metric.distinct_by).chain(&metric.label);
-            [&metric.name].into_iter().chain(labels).all(|name| exposition::is_classic(name))
-        };
-        let all_classic = self.values.iter().all(|value| match &value.source {
-            Source::Metric(metric) => classic(metric),
-            Source::Paths(_) | Source::Expression(_) => true,
-        });
-        if all_classic { "*/*" } else { exposition::ACCEPT_UTF8 }
+        self.accept
     }
 
     /// Applies the values to an answer that came at this time; without any, keeps its numbers and booleans.

@@ -1,6 +1,9 @@
 //! From what stands in an answer to what may stand in status: whole numbers, booleans, times and host names. Pure.
 
-use crate::api::{fleet_plugin::Reduce, server_status::Scalar};
+use crate::{
+    api::{fleet_plugin::Reduce, server_status::Scalar},
+    plugins::number::round,
+};
 use k8s_openapi::jiff::{Timestamp, civil::DateTime, tz::TimeZone};
 use serde_json::Value as Json;
 use std::collections::HashMap;
@@ -11,13 +14,6 @@ const HOSTNAME_MAX: usize = 253;
 const NUMBER_MAX: usize = 64;
 /// Longest form of a time that anybody writes.
 const TIME_MAX: usize = 64;
-
-/// Half away from zero, as people round; what does not fit 64 bits is no value.
-pub fn round(number: f64) -> Option<i64> {
-    let rounded = number.round();
-    #[allow(clippy::cast_possible_truncation)]
-    (rounded.is_finite() && rounded.abs() < 9.2e18).then_some(rounded as i64)
-}
 
 /// One number of several, of which those that are not finite are unknown. A sum over the others would be a lie; the
 /// largest and the smallest of them are still something that is there.

@@ -355,6 +355,8 @@ fn an_uptime_tells_when_the_machine_started(
         let found = answers(&values, &[&answer.to_string()]).remove(0).unwrap();
         assert_eq!(found.readings.boot_time, expected.map(|time| time.parse().unwrap()));
         assert_eq!(found.readings.boot_time_is_computed, computed);
+        let impossible = found.implausible.contains_key(&Reading::BootTime);
+        assert!(!impossible || !found.values.contains_key("boot"), "rules must not judge it either");
     }
 }
 

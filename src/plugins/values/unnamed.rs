@@ -1,7 +1,9 @@
 //! What is kept of an answer when its plugin names no values: numbers and booleans, few and in stable order. Pure.
 
-use super::scalar::round;
-use crate::api::server_status::{PLUGIN_VALUES_MAX, Scalar};
+use crate::{
+    api::server_status::{PLUGIN_VALUES_MAX, Scalar},
+    plugins::number::round,
+};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
