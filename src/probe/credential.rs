@@ -59,25 +59,16 @@ impl Problem {
         Self::KeyMismatch,
     ];
 
-    /// In the order in which they are mended: without the Secret nothing else can be.
-    const FIRST: [Self; 16] = [
-        Self::Missing,
-        Self::Forbidden,
-        Self::NotGranted,
-        Self::OtherHost,
-        Self::UnreadableGrant,
-        Self::PlainHttp,
-        Self::Unverified,
-        Self::LacksKey,
-        Self::NotText,
-        Self::Character,
-        Self::Empty,
-        Self::TooLong,
-        Self::Colon,
-        Self::Authorities,
-        Self::Identity,
-        Self::KeyMismatch,
-    ];
+    /// In which turn they are mended: without the Secret nothing else can be.
+    fn turn(self) -> u8 {
+        match self {
+            Self::Missing => 0,
+            Self::Forbidden => 1,
+            Self::LacksKey => 3,
+            _ if self.reason() == "SecretNotAllowed" => 2,
+            _ => 4,
+        }
+    }
 
     pub fn reason(self) -> &'static str {
         match self {
@@ -233,8 +224,7 @@ impl NoCredential {
 
     /// The reason of what has to be mended first.
     pub fn reason(self) -> &'static str {
-        let first =
-            |(_, problems): (Role, Problems)| Problem::FIRST.into_iter().find(|one| problems.has(*one));
+        let first = |(_, problems): (Role, Problems)| problems.iter().min_by_key(|problem| problem.turn());
         self.parts().into_iter().find_map(first).unwrap_or(Problem::Missing).reason()
     }
 
@@ -300,7 +290,7 @@ impl NoCredential {
 
     /// What a report may mean that has a reason, and words of another version.
     pub fn of_reason(reason: &str) -> Option<Self> {
-        let problem = Problem::FIRST.into_iter().find(|problem| problem.reason() == reason)?;
+        let problem = Problem::ALL.into_iter().find(|problem| problem.reason() == reason)?;
         Some(Self::of(Role::Authorization, problem))
     }
 
