@@ -354,8 +354,8 @@ impl Plugins {
     /// Whether a status that somebody else wrote is to be put right now.
     fn is_corrected(&self) -> bool {
         let interval = self.context.poll.poll_interval;
-        let due = |known: &Known| known.standing.due(interval).is_some_and(|at| at <= Instant::now());
-        self.leads && self.known.values().any(due)
+        let now = Instant::now();
+        self.leads && self.known.values().any(|known| known.standing.is_due(interval, now))
     }
 
     /// Writes and shows what has changed; whether counts still wait for their time.
@@ -385,7 +385,7 @@ impl Plugins {
                 Arc::make_mut(&mut known.object).status = Some(status.clone());
                 self.unshown = true;
             }
-            let is_wrong = known.standing.due(interval).is_some_and(|at| at <= Instant::now());
+            let is_wrong = known.standing.is_due(interval, Instant::now());
             if known.published.as_ref() == Some(&status) && !is_wrong {
                 continue;
             }

@@ -155,7 +155,7 @@ impl Publisher {
     }
 
     pub fn correction_is_due(&self) -> bool {
-        self.correction_at().is_some_and(|at| at <= Instant::now())
+        self.standing.is_due(self.interval, Instant::now())
     }
 
     /// Goes on from a status that another process wrote.

@@ -91,14 +91,14 @@ impl<S: Serialize> Standing<S> {
         if version < last {
             return;
         }
-        // As they stand in an object: times are cut to seconds there.
-        let (stands, published) = (value(status), value(published));
+        // As it stands in an object: times are cut to seconds there.
+        let stands = value(status);
         let ours = ours.map(|ours| value(&*ours));
         let is_ours = if version == last {
             // Our own write, or what this process began with: as it was taken, less what the API server does not know.
             ours.as_ref().is_none_or(|ours| strays(&stands, ours).is_empty())
         } else {
-            stands == published || ours.as_ref() == Some(&stands)
+            stands == value(published) || ours.as_ref() == Some(&stands)
         };
         if is_ours {
             self.foreign = None;
@@ -115,9 +115,16 @@ impl<S: Serialize> Standing<S> {
         Some(self.corrected.map_or(settled, |last| settled.max(last + interval)))
     }
 
+    /// Whether it is to be put right now.
+    pub fn is_due(&self, interval: Duration, now: Instant) -> bool {
+        self.due(interval).is_some_and(|due| due <= now)
+    }
+
     /// What is to be removed now, if anything is to be put right now; `status` is what is about to be written.
     pub fn correct(&mut self, interval: Duration, status: &Value, now: Instant) -> Option<Strays> {
-        self.due(interval).filter(|due| *due <= now)?;
+        if !self.is_due(interval, now) {
+            return None;
+        }
         let Foreign { version, status: stands, .. } = self.foreign.take()?;
         let (last, ours) = {
             let written = self.lock();
