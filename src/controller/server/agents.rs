@@ -39,6 +39,16 @@ pub struct AgentRound {
     pauses: HashMap<String, IdlePause>,
 }
 
+/// Whose agents are asked in a round: a server as it was accepted, its plugins, and what is known of it.
+#[derive(Clone, Copy)]
+pub struct Asking<'a> {
+    pub context: &'a Arc<Context>,
+    pub accepted: &'a Accepted,
+    pub spec: &'a OllamaServerSpec,
+    pub plugins: &'a [Arc<ActivePlugin>],
+    pub memory: &'a Memory,
+}
+
 /// What came of asking one agent.
 struct Told {
     /// `None`: it could not be asked.
@@ -63,39 +73,18 @@ impl AgentRound {
     }
 
     /// Asks every plugin whose turn it is and that is not still talking, but for those that need a model in memory.
-    pub fn start(
-        &mut self,
-        context: &Arc<Context>,
-        accepted: &Accepted,
-        spec: &OllamaServerSpec,
-        plugins: &[Arc<ActivePlugin>],
-        memory: &Memory,
-    ) {
-        for plugin in plugins.iter().filter(|plugin| plugin.need == ModelNeed::None) {
-            if self.is_due(plugin, accepted) {
-                self.ask(
-                    context,
-                    accepted,
-                    spec,
-                    plugin,
-                    memory,
-                    plugin.effective_interval(accepted.interval),
-                );
+    pub fn start(&mut self, asking: Asking<'_>) {
+        for plugin in asking.plugins.iter().filter(|plugin| plugin.need == ModelNeed::None) {
+            if self.is_due(plugin, asking.accepted) {
+                self.ask(asking, plugin, plugin.effective_interval(asking.accepted.interval));
             }
         }
     }
 
     /// Asks the plugins that need a model in memory, now that the host has told what is there.
-    pub fn start_of_loaded(
-        &mut self,
-        context: &Arc<Context>,
-        accepted: &Accepted,
-        spec: &OllamaServerSpec,
-        plugins: &[Arc<ActivePlugin>],
-        memory: &Memory,
-        loaded: &[LoadedSeen],
-    ) {
-        for plugin in plugins.iter().filter(|plugin| plugin.need != ModelNeed::None) {
+    pub fn start_of_loaded(&mut self, asking: Asking<'_>, loaded: &[LoadedSeen]) {
+        let Asking { accepted, memory, .. } = asking;
+        for plugin in asking.plugins.iter().filter(|plugin| plugin.need != ModelNeed::None) {
             let pause = self.pauses.entry(plugin.name.clone()).or_default();
             pause.host_told(loaded.iter().map(|model| model.name.as_str()));
             if memory.agent_has_news(&plugin.name) {
@@ -104,7 +93,7 @@ impl AgentRound {
             let interval = pause.pause(plugin.effective_interval(accepted.interval));
             let since = self.asked_at.get(&plugin.name).map(Instant::elapsed);
             if pause.is_due(&plugin.need, since, accepted.interval / 2) && self.is_due(plugin, accepted) {
-                self.ask(context, accepted, spec, plugin, memory, interval);
+                self.ask(asking, plugin, interval);
             }
         }
     }
@@ -123,15 +112,8 @@ impl AgentRound {
     }
 
     /// Asks one plugin, unless it is turned off here or still talking. Its counters are compared over this interval.
-    fn ask(
-        &mut self,
-        context: &Arc<Context>,
-        accepted: &Accepted,
-        spec: &OllamaServerSpec,
-        plugin: &Arc<ActivePlugin>,
-        memory: &Memory,
-        interval: Duration,
-    ) {
+    fn ask(&mut self, asking: Asking<'_>, plugin: &Arc<ActivePlugin>, interval: Duration) {
+        let Asking { context, accepted, spec, memory, .. } = asking;
         let Some(place) = plugin.place(spec) else { return };
         if self.asked.values().any(|(asked, _)| *asked == plugin.name) {
             context.metrics.agent_skipped();

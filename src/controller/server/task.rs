@@ -3,7 +3,7 @@
 
 use super::{
     accept::{Accepted, Rejected, accept, maintenance},
-    agents::{self, AgentRound},
+    agents::{self, AgentRound, Asking},
     assess::{Assessment, Memory, Observation, Subject, assess},
     live::Place,
     observe::{Asked, Round, Turn, host_target},
@@ -328,7 +328,13 @@ impl ServerTask {
         self.timing.turn = Turn { with_models, models_first };
         let target = host_target(&self.owner, accepted, &self.memory, self.timing.turn);
         let credentials = accepted.credentials.clone();
-        self.agents.start(&self.context, accepted, &self.current.spec, &self.selected, &self.memory);
+        self.agents.start(Asking {
+            context: &self.context,
+            accepted,
+            spec: &self.current.spec,
+            plugins: &self.selected,
+            memory: &self.memory,
+        });
         self.round.start(&self.context, credentials, target, Asked { request, extra });
     }
 
@@ -347,8 +353,14 @@ impl ServerTask {
             && let Part::Known(loaded) = &report.loaded
         {
             // Only now it is known whether asking these would wake a model.
-            let (spec, plugins) = (&self.current.spec, &self.selected);
-            self.agents.start_of_loaded(&self.context, accepted, spec, plugins, &self.memory, loaded);
+            let asking = Asking {
+                context: &self.context,
+                accepted,
+                spec: &self.current.spec,
+                plugins: &self.selected,
+                memory: &self.memory,
+            };
+            self.agents.start_of_loaded(asking, loaded);
         }
         self.round.host_answered(outcome, Instant::now() + AGENT_GRACE);
         self.finish_round_if_complete();
