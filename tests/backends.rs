@@ -203,6 +203,18 @@ async fn a_generic_server_is_asked_its_health_path_and_nothing_else() {
     assert_eq!(lacking.asked().len(), 1, "{:?}", lacking.asked());
 }
 
+/// `LiteLLM` 1.108.7 answers its /health once every model has, which may be after the poll's time. Nothing shows then that
+/// asking ran them, so the reason says what it may be.
+#[tokio::test]
+async fn a_health_path_that_is_too_slow_says_what_it_may_be_doing() {
+    let scene = Scene::new(1).await;
+    let fake = Fake::start(&[("/health", 0, "")]).await;
+    serve(&scene, "slow", &fake, json!({"backendType": "Generic"})).await;
+    scene.until("slow", "Ready", "False", "Timeout").await;
+    let text = message(&scene, "slow", "Ready").await;
+    assert!(text.contains("set spec.healthPath"), "{text}");
+}
+
 /// llama-server b10434 with --sleep-idle-seconds: a poll asks nothing that wakes it, and what sleeps is not in memory.
 #[tokio::test]
 async fn a_sleeping_llama_server_is_known_to_sleep_and_left_asleep() {
