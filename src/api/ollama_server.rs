@@ -142,14 +142,14 @@ pub struct OllamaServerSpec {
     /// plugin's defaultPort. Example: `{metricsPort: 9100}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 32, "x-kubernetes-map-type" = "atomic"), schema_with = "plugin_ports_schema")]
-    #[x_kube(validation = rules::plugin_port_keys(), validation = rules::plugin_port_numbers())]
+    #[x_kube(validation = rules::config_keys("pluginPorts", "metricsPort"), validation = rules::plugin_port_numbers())]
     pub plugin_ports: BTreeMap<String, i32>,
 
     /// Where an agent plugin is asked that measures this machine but is not on it, by the plugin's configKey: a name or
     /// an address, with an optional :port. Example: `{plugPort: "192.168.1.60:80"}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "plugin_hosts_schema")]
-    #[x_kube(validation = rules::plugin_host_keys(), validation = rules::plugin_host_values())]
+    #[x_kube(validation = rules::config_keys("pluginHosts", "plugPort"), validation = rules::plugin_host_values())]
     pub plugin_hosts: BTreeMap<String, String>,
 
     /// How often and how patiently the host is asked. Every field is optional; what is absent follows the operator's flags.

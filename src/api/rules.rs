@@ -146,10 +146,13 @@ pub fn provider_ref() -> Rule {
         .field_path(".providerRef")
 }
 
-pub fn plugin_port_keys() -> Rule {
+/// Of a map by configKeys.
+pub fn config_keys(field: &str, example: &str) -> Rule {
     rule(
         "self.all(key, key.matches('^[a-z][A-Za-z0-9]{0,62}$'))",
-        "a key of pluginPorts is the configKey of a plugin: lowerCamelCase, at most 63 letters and digits, for example metricsPort",
+        format!(
+            "a key of {field} is the configKey of a plugin: lowerCamelCase, at most 63 letters and digits, for example {example}"
+        ),
     )
 }
 
@@ -157,13 +160,6 @@ pub fn plugin_port_numbers() -> Rule {
     rule(
         "self.all(key, self[key] >= 0 && self[key] <= 65535)",
         "a port in pluginPorts must be between 1 and 65535, or 0 to turn the plugin off on this server",
-    )
-}
-
-pub fn plugin_host_keys() -> Rule {
-    rule(
-        "self.all(key, key.matches('^[a-z][A-Za-z0-9]{0,62}$'))",
-        "a key of pluginHosts is the configKey of a plugin: lowerCamelCase, at most 63 letters and digits, for example plugPort",
     )
 }
 

@@ -76,7 +76,9 @@ pub fn significance(old: &OllamaServerStatus, new: &OllamaServerStatus) -> Signi
                 && same_lists(plugins.as_deref(), old.plugins.as_deref(), same_plugin)));
     // A reading that no machine can have does not wait for its turn to be corrected.
     let wrong = |machine: &Machine| readings_of(machine).has_implausible();
-    let mends = old.machine.as_ref().is_some_and(wrong) && !machine.as_ref().is_some_and(wrong);
+    let mends = *machine != old.machine
+        && old.machine.as_ref().is_some_and(wrong)
+        && !machine.as_ref().is_some_and(wrong);
     if !same || mends {
         return Significance::Meaning;
     }
